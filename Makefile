@@ -26,7 +26,7 @@ all:
 # What compiles for the host as well as for the machine. A room adds its files in module.mk.
 PORTABLE_SRCS := $(wildcard core/*/*.c)
 
-include $(wildcard */module.mk */*/module.mk)
+include $(sort $(wildcard */module.mk */*/module.mk */*/*/module.mk))
 
 # --- unit tests: tests/unit/test_*.c, one cmocka program each, linked with all portable code ------
 UNIT_SRCS  := $(wildcard tests/unit/test_*.c)
