@@ -1,0 +1,43 @@
+/*
+ * The local APIC of the processor that runs this, as the machine has it (xAPIC, memory-mapped).
+ * Raw access only: what a guest may do with its APIC is partition/lapic.c's business.
+ */
+#ifndef PARAPET_ARCH_X86_APIC_H
+#define PARAPET_ARCH_X86_APIC_H
+
+#include <parapet/types.h>
+
+struct cpu;
+
+/* Finds the page (MSR_APIC_BASE). Once, on the boot processor, before anything else here. */
+void apic_init(void);
+
+/* Guest-physical address of the APIC page. */
+uint64_t apic_base(void);
+
+uint32_t apic_read(uint32_t offset);
+void apic_write(uint32_t offset, uint32_t value);
+
+/* The xAPIC id of this processor. */
+uint32_t apic_id(void);
+
+/* Sends a command; the destination register is left as it was found (a guest can read it). */
+void apic_send(uint32_t destination, uint32_t command);
+
+/*
+ * Sends an NMI to the processor unless one of ours is on its way to it already; it will be taken
+ * after whatever the caller wrote before is visible.
+ */
+void apic_kick(struct cpu *target);
+
+/* NMI to all others, without marks: only for the end of Parapet itself. */
+void apic_send_nmi_others(void);
+
+/* INIT, INIT, SIPI to every other processor of the machine, in parallel. `page` is below 1 MiB. */
+void apic_start_others(hpa_t page, uint64_t tsc_hz);
+
+/* The state after an INIT: registers at their reset values, software-disabled, nothing in service. */
+void apic_reset(void);
+
+
+#endif

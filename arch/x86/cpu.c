@@ -1,0 +1,73 @@
+/* Descriptor tables, stacks and control registers of each processor. */
+#include "arch/x86/asm.h"
+#include "arch/x86/cpu.h"
+#include "arch/x86/interrupt.h"
+#include "arch/x86/memory.h"
+#include "arch/x86/registers.h"
+
+#define GDT_CODE 0x00af9b000000ffffull /* 64-bit, ring 0 */
+#define GDT_DATA 0x00cf93000000ffffull
+#define GDT_TSS	 0x0000890000000000ull /* available 64-bit TSS */
+
+/* Of each APIC id; ap_start.S finds a processor's own here. */
+struct cpu *cpu_of_apic[256];
+
+static struct cpu *cpus[VP_COUNT_MAX];
+static uint32_t count;
+
+struct cpu *cpu_by_id(uint32_t id)
+{
+	return id < count ? cpus[id] : NULL;
+}
+
+struct cpu *cpu_by_apic_id(uint32_t apic_id)
+{
+	return apic_id < ARRAY_SIZE(cpu_of_apic) ? cpu_of_apic[apic_id] : NULL;
+}
+
+uint32_t cpu_count(void)
+{
+	return count;
+}
+
+struct cpu *cpu_create(uint32_t id, uint32_t apic_id)
+{
+	struct cpu *cpu = memory_take(sizeof(*cpu), _Alignof(struct cpu));
+	uint64_t tss = (uint64_t)&cpu->tss;
+
+	cpu->self = cpu;
+	cpu->id = id;
+	cpu->apic_id = apic_id;
+	cpu->stack_top = memory_take_stack(STACK_BYTES);
+	cpu->tss.io_map = sizeof(struct tss);
+	for (int i = IST_NMI; i < IST_COUNT; i++) {
+		cpu->tss.ist[i - 1] = (uint64_t)memory_take_stack(FAULT_STACK_BYTES);
+	}
+	cpu->gdt[SELECTOR_CODE / 8] = GDT_CODE;
+	cpu->gdt[SELECTOR_DATA / 8] = GDT_DATA;
+	cpu->gdt[SELECTOR_TSS / 8] = GDT_TSS | (sizeof(struct tss) - 1) | (tss & 0xffffff) << 16 |
+		(tss >> 24 & 0xff) << 56;
+	cpu->gdt[SELECTOR_TSS / 8 + 1] = tss >> 32;
+	cpus[id] = cpu;
+	cpu_of_apic[apic_id] = cpu;
+	count = id + 1;
+	return cpu;
+}
+
+void cpu_activate(struct cpu *cpu)
+{
+	struct descriptor_pointer gdt = {
+		.limit = sizeof(cpu->gdt) - 1,
+		.base = (uint64_t)cpu->gdt,
+	};
+
+	asm_lgdt(&gdt);
+	cpu_load_segments();
+	cpu->gdt[SELECTOR_TSS / 8] &= ~(2ull << 40); /* not busy: LTR marks it so */
+	asm_ltr(SELECTOR_TSS);
+	interrupt_load_idt();
+	asm_wrmsr(MSR_GS_BASE, (uint64_t)cpu);
+	asm_write_cr0(CR0_PE | CR0_MP | CR0_ET | CR0_NE | CR0_WP | CR0_PG);
+	/* SMEP and SMAP guard nothing here: Parapet maps no user page. MCE: a #MC is not a shutdown. */
+	asm_write_cr4(asm_read_cr4() | CR4_PAE | CR4_MCE);
+}

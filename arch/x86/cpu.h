@@ -1,0 +1,68 @@
+/*
+ * One processor of the machine, as Parapet runs on it: descriptor tables, stacks, and what it was
+ * doing when something went wrong. Found through GS while Parapet runs.
+ */
+#ifndef PARAPET_ARCH_X86_CPU_H
+#define PARAPET_ARCH_X86_CPU_H
+
+#include <parapet/types.h>
+#include "arch/x86/layout.h"
+#include "core/atomic.h"
+
+struct __attribute__((packed)) tss {
+	uint32_t reserved0;
+	uint64_t rsp[3];
+	uint64_t reserved1;
+	uint64_t ist[7];
+	uint64_t reserved2;
+	uint16_t reserved3;
+	uint16_t io_map;
+};
+
+_Static_assert(sizeof(struct tss) == 104, "AMD64 APM volume 2, 12.2.5");
+
+/* Entries of tss.ist, counted from 1 as the IDT does. */
+enum ist {
+	IST_NONE,
+	IST_NMI,
+	IST_DF,
+	IST_MC,
+	IST_DB,
+	IST_COUNT,
+};
+
+struct cpu {
+	struct cpu *self;
+	void *stack_top;
+	uint32_t id;	  /* dense: 0 is the processor that the machine booted on */
+	uint32_t apic_id; /* xAPIC id */
+	void *context;	  /* the run loop's, for fault reports */
+	struct atomic_u32 kick_mark; /* a kick is under way to this processor */
+	uint64_t outside_nmis; /* NMIs that were no kick; counted by the NMI handler */
+	uint64_t debug_traps;	/* #DB in Parapet itself: a guest's breakpoints, ignored */
+	struct atomic_u32 online; /* 1 once this processor runs Parapet's C code */
+	uint64_t gdt[6];
+	struct tss tss;
+} __attribute__((aligned(64)));
+
+_Static_assert(offsetof(struct cpu, stack_top) == CPU_STACK_TOP, "used by ap_start.S");
+
+static inline struct cpu *cpu_this(void)
+{
+	struct cpu *cpu;
+	__asm__ volatile("mov %%gs:0, %0" : "=r"(cpu));
+	return cpu;
+}
+
+/* Takes a struct cpu with its stacks from Parapet's memory, and registers it. */
+struct cpu *cpu_create(uint32_t id, uint32_t apic_id);
+
+/* Those created so far, by dense number or by APIC id; NULL if there is none. */
+struct cpu *cpu_by_id(uint32_t id);
+struct cpu *cpu_by_apic_id(uint32_t apic_id);
+uint32_t cpu_count(void);
+
+/* Loads this processor's descriptor tables, its GS base, and the control registers Parapet wants. */
+void cpu_activate(struct cpu *cpu);
+
+#endif

@@ -1,0 +1,102 @@
+/* The IDT and what happens behind it: kicks are counted, everything else is Parapet's own fault. */
+#include "arch/x86/asm.h"
+#include "arch/x86/cpu.h"
+#include "arch/x86/fault.h"
+#include "arch/x86/interrupt.h"
+#include "arch/x86/registers.h"
+
+struct gate {
+	uint16_t offset_low;
+	uint16_t selector;
+	uint8_t ist;
+	uint8_t type;
+	uint16_t offset_middle;
+	uint32_t offset_high;
+	uint32_t reserved;
+};
+
+_Static_assert(sizeof(struct gate) == 16, "AMD64 APM volume 2, 4.8.4");
+
+#define GATE_INTERRUPT 0x8e /* present, ring 0, 64-bit interrupt gate */
+#define ENTRY_BYTES    16
+
+extern const uint8_t interrupt_entries[];
+extern const uint8_t interrupt_idle_end[];
+
+static struct gate idt[32];
+
+static uint8_t ist_of(unsigned int vector)
+{
+	switch (vector) {
+	case VECTOR_NMI:
+		return IST_NMI;
+	case VECTOR_DF:
+		return IST_DF;
+	case VECTOR_MC:
+		return IST_MC;
+	case VECTOR_DB:
+		return IST_DB;
+	default:
+		return IST_NONE;
+	}
+}
+
+void interrupt_init(void)
+{
+	for (unsigned int i = 0; i < ARRAY_SIZE(idt); i++) {
+		uint64_t entry = (uint64_t)interrupt_entries + i * ENTRY_BYTES;
+
+		idt[i] = (struct gate){
+			.offset_low = (uint16_t)entry,
+			.selector = SELECTOR_CODE,
+			.ist = ist_of(i),
+			.type = GATE_INTERRUPT,
+			.offset_middle = (uint16_t)(entry >> 16),
+			.offset_high = (uint32_t)(entry >> 32),
+		};
+	}
+}
+
+void interrupt_load_idt(void)
+{
+	struct descriptor_pointer pointer = {.limit = sizeof(idt) - 1, .base = (uint64_t)idt};
+
+	asm_lidt(&pointer);
+}
+
+void interrupt_handle(struct interrupt_frame *frame)
+{
+	struct cpu *cpu = cpu_this();
+
+	switch (frame->vector) {
+	case VECTOR_NMI:
+		/*
+		 * A kick leaves its mark before it sends (apic_kick), and nobody sends while the
+		 * mark is there: an NMI that finds none is from outside. Acquire pairs with the
+		 * exchange in apic_kick.
+		 */
+		if (!atomic_u32_exchange(&cpu->kick_mark, 0, memory_order_acq_rel)) {
+			cpu->outside_nmis++;
+		}
+		if (frame->rip - (uint64_t)interrupt_idle <
+			(uint64_t)interrupt_idle_end - (uint64_t)interrupt_idle) {
+			frame->rip = (uint64_t)interrupt_idle_end;
+		}
+		return;
+	case VECTOR_DB:
+		/*
+		 * A breakpoint that the guest armed can match in Parapet too where the processor
+		 * does not disable it at the exit (QEMU 7.2). Not ours: go on past it.
+		 */
+		cpu->debug_traps++;
+		frame->rflags |= RFLAGS_RF;
+		return;
+	case VECTOR_GP:
+		if (fault_resume(frame)) {
+			return;
+		}
+		fault_exception(frame);
+	default:
+		fault_exception(frame);
+	}
+}

@@ -1,0 +1,30 @@
+/* Exceptions and NMIs that hit Parapet itself. External interrupts are never enabled here. */
+#ifndef PARAPET_ARCH_X86_INTERRUPT_H
+#define PARAPET_ARCH_X86_INTERRUPT_H
+
+#include <parapet/types.h>
+
+/* What interrupt.S leaves on the stack. */
+struct interrupt_frame {
+	uint64_t r15, r14, r13, r12, r11, r10, r9, r8, rbp, rdi, rsi, rdx, rcx, rbx, rax;
+	uint64_t vector;
+	uint64_t error;
+	uint64_t rip, cs, rflags, rsp, ss;
+};
+
+void interrupt_init(void);
+void interrupt_load_idt(void);
+
+/* Reloads CS and the data segments with Parapet's selectors (interrupt.S). */
+void cpu_load_segments(void);
+
+/*
+ * Called with GIF clear: sets it and sleeps until an NMI. There is no window: one that is pending or
+ * comes before the HLT makes the HLT be skipped (interrupt_handle moves RIP past it).
+ */
+void interrupt_idle(void);
+
+/* Called by interrupt.S. */
+void interrupt_handle(struct interrupt_frame *frame);
+
+#endif

@@ -1,0 +1,1 @@
+PORTABLE_SRCS += $(wildcard boot/load/*.c)

@@ -1,0 +1,72 @@
+# What runs inside the virtual machine: the demo guest and the test kernels.
+
+GUEST := $(B)/guest
+
+.PHONY: guest guest-kernels
+guest: $(GUEST)/vmlinuz $(GUEST)/initrd.img
+guest-kernels: $(GUEST)/vmlinuz $(GUEST)/vmlinuz-6.1
+all: guest
+
+# --- the demo guest: Debian's kernel and busybox, our init and workloads --------------------------
+$(GUEST)/vmlinuz: scripts/fetch-kernel
+	scripts/fetch-kernel 6.12 $@
+
+$(GUEST)/vmlinuz-6.1: scripts/fetch-kernel
+	scripts/fetch-kernel 6.1 $@
+
+$(GUEST)/demo/busybox: scripts/fetch-busybox
+	scripts/fetch-busybox $@
+
+GUEST_DEMO_CFLAGS := -std=c11 -O2 -Wall -Wextra -Werror -D_GNU_SOURCE -static -no-pie -pthread \
+	-fno-ident
+
+$(GUEST)/demo/storm $(GUEST)/demo/work $(GUEST)/demo/nothing: $(GUEST)/demo/%: guest/demo/%.c
+	@mkdir -p $(@D)
+	$(CC) $(GUEST_DEMO_CFLAGS) -s -Wl,--build-id=none $< -o $@
+
+$(GUEST)/demo/mkcpio: guest/demo/mkcpio.c
+	@mkdir -p $(@D)
+	$(CC) $(HOST_CFLAGS) $< -o $@
+
+$(GUEST)/initrd.img: guest/demo/initrd.list guest/demo/init $(GUEST)/demo/mkcpio \
+		$(GUEST)/demo/busybox $(GUEST)/demo/storm $(GUEST)/demo/work $(GUEST)/demo/nothing
+	sed -e 's|@BUILD@|$(GUEST)/demo|' -e 's|@SOURCE@|guest/demo|' $< | \
+		$(GUEST)/demo/mkcpio > $@.cpio
+	gzip -n -9 < $@.cpio > $@.tmp
+	rm $@.cpio
+	mv $@.tmp $@
+
+# --- test kernels: guest/testkernel/NAME.c, one file each, linked with the library beside them ----
+TK_SRCS  := $(wildcard guest/testkernel/*.c)
+TK_LIB   := $(wildcard guest/testkernel/lib/*.c guest/testkernel/lib/*.S)
+TK_OBJS  := $(patsubst guest/testkernel/lib/%,$(GUEST)/tests/lib/%.o,$(TK_LIB))
+TK_ELFS  := $(TK_SRCS:guest/testkernel/%.c=$(GUEST)/tests/%.elf)
+
+TK_CFLAGS := -std=gnu11 -O2 -g -Wall -Wextra -Werror -Wmissing-prototypes -Wvla -ffreestanding \
+	-fno-pic -no-pie -fno-stack-protector -fno-asynchronous-unwind-tables \
+	-fno-omit-frame-pointer -fno-strict-aliasing -fno-common -mno-red-zone -mgeneral-regs-only \
+	-fno-tree-loop-distribute-patterns -fcf-protection=none -Wno-array-bounds \
+	-Iguest/testkernel/lib -MMD -MP
+
+guest: $(TK_ELFS)
+
+$(GUEST)/tests/lib/%.c.o: guest/testkernel/lib/%.c
+	@mkdir -p $(@D)
+	$(CC) $(TK_CFLAGS) -c $< -o $@
+
+$(GUEST)/tests/lib/%.S.o: guest/testkernel/lib/%.S
+	@mkdir -p $(@D)
+	$(CC) $(TK_CFLAGS) -c $< -o $@
+
+$(GUEST)/tests/%.o: guest/testkernel/%.c
+	@mkdir -p $(@D)
+	$(CC) $(TK_CFLAGS) -c $< -o $@
+
+# Multiboot v1 wants a 32-bit ELF file around the 64-bit code.
+$(GUEST)/tests/%.elf: $(GUEST)/tests/%.o $(TK_OBJS) guest/testkernel/lib/link.ld
+	$(CC) -nostdlib -static -no-pie -Wl,--build-id=none -Wl,-z,noexecstack,-z,max-page-size=4096 \
+		-Wl,--no-warn-rwx-segments -T guest/testkernel/lib/link.ld $< $(TK_OBJS) -o $@.64
+	objcopy -O elf32-i386 $@.64 $@
+
+.SECONDARY: $(TK_OBJS) $(TK_SRCS:guest/testkernel/%.c=$(GUEST)/tests/%.o)
+-include $(TK_OBJS:.o=.d) $(TK_SRCS:guest/testkernel/%.c=$(GUEST)/tests/%.d)

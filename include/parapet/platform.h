@@ -1,0 +1,151 @@
+/*
+ * The one interface between Parapet and what isolates its guest: SVM nested paging today, TDX and SNP
+ * later. A platform turns its own exits into struct vp_exit and its own tables into the calls below;
+ * it never calls up. What the paravisor does about an exit is the same on every platform.
+ */
+#ifndef PARAPET_PLATFORM_H
+#define PARAPET_PLATFORM_H
+
+#include <parapet/types.h>
+#include "arch/x86/insn/emulate.h"
+
+/* Why a lower VTL was left. The order follows the exit counters of block.h. */
+enum vp_exit_kind {
+	VP_EXIT_HYPERCALL,
+	VP_EXIT_CPUID,
+	VP_EXIT_MSR,
+	VP_EXIT_IO,
+	VP_EXIT_MEMORY_FAULT,
+	VP_EXIT_HALT,
+	VP_EXIT_INTERRUPT,
+	VP_EXIT_NMI, /* a kick, or an NMI from outside: the NMI itself is still to be taken */
+	VP_EXIT_DEBUG,
+	VP_EXIT_INIT_SIPI,
+	VP_EXIT_SHUTDOWN, /* triple fault */
+	VP_EXIT_OTHER,
+	VP_EXIT_KINDS,
+};
+
+/* What VP_EXIT_OTHER was. */
+enum vp_exit_other {
+	VP_OTHER_NOT_OFFERED, /* an instruction that the guest's processor does not have: #UD */
+	VP_OTHER_CACHE, /* INVD: must not lose what others have written */
+	VP_OTHER_IRET, /* asked for by platform_ops.watch_iret */
+};
+
+struct vp_exit {
+	enum vp_exit_kind kind;
+	/* Of the next instruction if the platform knows it, else 0: decode. */
+	uint64_t next_rip;
+	/* An exception, interrupt or NMI was being delivered when the exit came. It is kept by the
+	 * platform and delivered at the next entry unless the run loop drops it. */
+	bool delivering;
+	union {
+		struct {
+			uint32_t index;
+			bool write;
+		} msr;
+		struct {
+			uint16_t port;
+			uint8_t size; /* bytes: 1, 2, 4 */
+			bool in;
+			bool string;
+			bool rep;
+		} io;
+		struct {
+			gpa_t gpa;
+			bool write;
+			bool execute;
+			bool walk; /* the processor was reading or marking the guest's page tables */
+		} memory;
+		struct {
+			bool hidden;
+		} debug;
+		enum vp_exit_other other;
+	};
+};
+
+/* What may be done to guest-physical memory, as bits. */
+#define ACCESS_NONE    0u
+#define ACCESS_READ    1u
+#define ACCESS_WRITE   2u
+#define ACCESS_EXECUTE 4u
+#define ACCESS_ALL     7u
+
+struct vp_segment {
+	uint16_t selector;
+	uint16_t attributes; /* as a descriptor's bits 40-47 and 52-55, packed to 12 bits */
+	uint32_t limit;
+	uint64_t base;
+};
+
+/* The state beyond general registers that starting, decoding and walking need. */
+struct vp_system_state {
+	uint64_t cr0, cr2, cr3, cr4, efer;
+	struct vp_segment es, cs, ss, ds, fs, gs, gdtr, idtr, ldtr, tr;
+	uint8_t cpl;
+};
+
+enum vp_event {
+	VP_EVENT_EXCEPTION,
+	VP_EVENT_NMI,
+};
+
+/* One VP as a platform keeps it; a platform's own struct begins with this. */
+struct platform_vp {
+	struct insn_registers registers; /* valid between exits; written back at entry */
+};
+
+struct platform_ops {
+	const char *name;
+
+	/* A VP in INIT state (AMD64 APM volume 2, 14.1.3); taken from Parapet's memory, at start only. */
+	struct platform_vp *(*vp_create)(vp_id_t id);
+	/* Back to INIT state. */
+	void (*vp_init)(struct platform_vp *vp);
+
+	/* Makes the calling processor able to run VPs. */
+	void (*processor_enable)(void);
+
+	/* Between the two, an incoming kick stays pending and makes the next entry exit at once. */
+	void (*kicks_hold)(void);
+	void (*kicks_open)(void);
+	/* Called with kicks held: opens them and sleeps until one comes, pending ones included. */
+	void (*idle)(void);
+	/* Runs VTL0 until it exits. Called with kicks held; returns with kicks held. */
+	void (*enter)(struct platform_vp *vp, struct vp_exit *exit);
+	/* Makes the processor of the VP leave its guest, or its idle wait in VTL2. */
+	void (*kick)(vp_id_t target);
+	/* NMIs from outside, not kicks, that the calling processor took since the last call. */
+	uint64_t (*take_nmis)(void);
+
+	void (*system_read)(struct platform_vp *vp, struct vp_system_state *state);
+	void (*system_write)(struct platform_vp *vp, const struct vp_system_state *state);
+
+	/* Delivers an event at the next entry. False if another is to be delivered there already. */
+	bool (*inject)(struct platform_vp *vp, enum vp_event event, uint8_t vector, bool has_error,
+		uint32_t error);
+	/* Forgets an event whose delivery the last exit cut short. */
+	void (*drop_event)(struct platform_vp *vp);
+	/* Exit with VP_OTHER_IRET when the guest is about to end its NMI handler. */
+	void (*watch_iret)(struct platform_vp *vp, bool on);
+	/*
+	 * Lets the guest run one instruction (the IRET of its NMI handler), then exits with
+	 * VP_EXIT_DEBUG. `hidden` in that exit: the guest has not asked for a trap there itself.
+	 */
+	void (*step)(struct platform_vp *vp);
+	/* Is the guest in the shadow of STI or MOV SS? Clear it: the instruction is done. */
+	bool (*interrupt_shadow)(const struct platform_vp *vp);
+	void (*clear_interrupt_shadow)(struct platform_vp *vp);
+
+	uint64_t (*tsc_offset)(const struct platform_vp *vp);
+	void (*set_tsc_offset)(struct platform_vp *vp, uint64_t offset);
+
+	/* Sets what VTL0 may do with [base, base + bytes), 4 KiB-aligned; at start only. */
+	void (*map)(gpa_t base, uint64_t bytes, uint32_t access);
+	/* Opens ports or MSRs to VTL0, without an exit; at start only. */
+	void (*open_ports)(uint16_t first, uint16_t last);
+	void (*open_msr)(uint32_t index, bool read, bool write);
+};
+
+#endif

@@ -1,0 +1,125 @@
+/* Parapet touching guest memory for the guest. See guest_access.h. */
+#include "arch/x86/memory.h"
+#include "arch/x86/registers.h"
+#include "arch/x86/string.h"
+#include "partition/guest_access.h"
+
+void *guest_ram(const struct partition *partition, gpa_t gpa, uint64_t bytes)
+{
+	const struct memory_span_list *ram = &partition->ram;
+
+	for (uint32_t i = 0; i < ram->count; i++) {
+		if (gpa.value >= ram->span[i].base &&
+			gpa.value - ram->span[i].base < ram->span[i].bytes &&
+			bytes <= ram->span[i].bytes - (gpa.value - ram->span[i].base)) {
+			return memory_pointer(HPA(gpa.value));
+		}
+	}
+	return NULL;
+}
+
+static bool read_entry(void *arg, gpa_t gpa, void *data, size_t size)
+{
+	struct vp *vp = arg;
+	const void *entry = guest_ram(vp->partition, gpa, size);
+
+	if (!entry) {
+		return false;
+	}
+	/* One access: another VP may be writing the entry. */
+	if (size == 8) {
+		*(uint64_t *)data = *(const volatile uint64_t *)entry;
+	} else {
+		*(uint32_t *)data = *(const volatile uint32_t *)entry;
+	}
+	return true;
+}
+
+static bool mark_entry(void *arg, gpa_t gpa, uint64_t expected, uint64_t desired, size_t size)
+{
+	struct vp *vp = arg;
+	void *entry = guest_ram(vp->partition, gpa, size);
+
+	if (!entry) {
+		return false;
+	}
+	/* Locked, as the processor's own walker does it: the guest may change the entry meanwhile. */
+	if (size == 8) {
+		return __sync_bool_compare_and_swap((uint64_t *)entry, expected, desired);
+	}
+	return __sync_bool_compare_and_swap(
+		(uint32_t *)entry, (uint32_t)expected, (uint32_t)desired);
+}
+
+enum walk_status guest_translate(
+	struct vp *vp, gva_t address, uint32_t access, struct walk_result *result)
+{
+	struct vp_system_state state;
+	const struct walk_memory memory = {
+		.arg = vp,
+		.read = read_entry,
+		.compare_exchange = mark_entry,
+	};
+
+	vp->partition->ops->system_read(vp->platform, &state);
+
+	const struct walk_registers registers = {
+		.cr0 = state.cr0,
+		.cr3 = state.cr3,
+		.cr4 = state.cr4,
+		.efer = state.efer,
+		.rflags = vp->platform->registers.rflags,
+		.physical_bits = vp->partition->physical_bits,
+		.huge_pages = vp->partition->huge_pages,
+	};
+
+	return walk_guest_tables(&registers, &memory, address,
+		access | (state.cpl == 3 ? WALK_USER : 0), result);
+}
+
+enum insn_mode guest_mode(const struct vp_system_state *state, uint64_t rflags)
+{
+	if (!(state->cr0 & CR0_PE) || (rflags & RFLAGS_VM)) {
+		return INSN_REAL16;
+	}
+	if ((state->efer & EFER_LMA) && (state->cs.attributes & (1u << 9))) {
+		return INSN_LONG64;
+	}
+	return state->cs.attributes & (1u << 10) ? INSN_PROT32 : INSN_PROT16;
+}
+
+size_t guest_fetch(struct vp *vp, uint8_t bytes[INSN_BYTES_MAX], enum insn_mode *mode)
+{
+	struct vp_system_state state;
+	size_t count = 0;
+
+	vp->partition->ops->system_read(vp->platform, &state);
+	*mode = guest_mode(&state, vp->platform->registers.rflags);
+
+	uint64_t address = vp->platform->registers.rip;
+
+	if (*mode != INSN_LONG64) {
+		address = (uint32_t)(state.cs.base + address);
+	}
+	while (count < INSN_BYTES_MAX) {
+		struct walk_result walk;
+		uint64_t at = address + count;
+		uint64_t chunk = PAGE_SIZE - at % PAGE_SIZE;
+
+		if (chunk > INSN_BYTES_MAX - count) {
+			chunk = INSN_BYTES_MAX - count;
+		}
+		if (guest_translate(vp, GVA(at), WALK_EXECUTE, &walk) != WALK_OK) {
+			break;
+		}
+
+		const void *ram = guest_ram(vp->partition, walk.gpa, chunk);
+
+		if (!ram) {
+			break;
+		}
+		memcpy(bytes + count, ram, chunk);
+		count += chunk;
+	}
+	return count;
+}

@@ -1,0 +1,117 @@
+/*
+ * The partition: the guest's machine as Parapet grants it. Default deny: what is not opened by a table
+ * with a reason is closed, reads as if nothing were there, and is counted. Independent of the platform:
+ * everything that runs or isolates a VP goes through struct platform_ops.
+ */
+#ifndef PARAPET_PARTITION_H
+#define PARAPET_PARTITION_H
+
+#include <parapet/block.h>
+#include <parapet/platform.h>
+#include "core/run/run.h"
+#include "core/trace/trace.h"
+
+/* Work for a VP (core/run's requests). */
+#define REQUEST_START (1ull << 0) /* its start word has changed: INIT or SIPI */
+#define REQUEST_NMI   (1ull << 1) /* one NMI for the guest; a second one before it is taken is the same */
+#define REQUEST_STOP  (1ull << 2) /* the guest has come to its end */
+
+/* Where INIT and SIPI have brought a VP: the low byte of struct vp's start word. */
+enum vp_start {
+	VP_START_RUNNING,
+	VP_START_INIT,	/* INIT accepted, not yet carried out */
+	VP_START_WAIT,	/* waits for a SIPI */
+	VP_START_SIPI,	/* SIPI accepted: its page number is in the next byte */
+};
+
+#define VP_START_STATE(word) ((enum vp_start)((word) & 0xff))
+#define VP_START_PAGE(word)  ((word) >> 8 & 0xff)
+
+struct partition;
+
+struct vp {
+	struct partition *partition;
+	struct platform_vp *platform;
+	struct block_vp *block; /* written by this VP only */
+	struct trace_ring trace;
+	vp_id_t id;
+	uint32_t apic_id;
+	struct vp_exit exit; /* the one being handled, also for fault reports */
+
+	/* Written by others. */
+	_Alignas(CACHE_LINE_BYTES) struct atomic_u32 start;
+	struct atomic_u64 start_tsc; /* when the latest SIPI for this VP was accepted */
+
+	/* Written by this VP, read by others: how its APIC matches logical destinations. */
+	_Alignas(CACHE_LINE_BYTES) struct atomic_u32 apic_ldr;
+	struct atomic_u32 apic_dfr;
+	struct atomic_u32 stopped;
+
+	/* This VP's own. */
+	_Alignas(CACHE_LINE_BYTES) uint32_t apic_icr_high;
+	bool entered; /* the first entry after a start has been counted */
+	bool nmi_pending;
+	bool nmi_masked; /* until the guest's IRET */
+	bool nmi_stepping; /* that IRET is being stepped over */
+	uint64_t mtrr_def_type;
+	uint64_t mtrr_variable[16];
+	uint64_t mtrr_fixed[11];
+	uint64_t tsc_adjust;
+	uint64_t hv_assist_page;
+};
+
+struct memory_span_list {
+	uint32_t count;
+	struct {
+		uint64_t base;
+		uint64_t bytes;
+	} span[32];
+};
+
+struct partition_options {
+	bool verbose;
+	bool mailbox;
+	uint32_t exit_port; /* isa-debug-exit; 0: none */
+	struct {
+		uint16_t first;
+		uint16_t last;
+	} allow_io[16];
+	uint32_t allow_io_count;
+};
+
+struct partition {
+	const struct platform_ops *ops;
+	struct partition_options options;
+	uint32_t vp_count;
+	struct vp *vp[VP_COUNT_MAX];
+	struct run run;
+	struct block_header *block;
+	uint64_t tsc_hz;
+	uint64_t apic_timer_hz;
+	uint8_t physical_bits;
+	bool huge_pages;
+	struct memory_span_list ram; /* the guest's: what Parapet may touch on its behalf */
+	/* The first VP that ends the guest writes it. */
+	struct atomic_u32 end_claimed;
+};
+
+/* Counts for this VP. */
+static inline void vp_count_event(struct vp *vp, enum block_counter counter)
+{
+	vp->block->counter[counter]++;
+}
+
+/* Runs the VP for ever on the calling processor. */
+void vp_run(struct vp *vp) __attribute__((noreturn));
+
+/* Something the guest may not do: counted, traced, said once per kind with --verbose. */
+void vp_deny(struct vp *vp, enum block_counter counter, uint64_t what);
+
+/* Delivers an exception to the guest, in place of the instruction that exited. */
+void vp_inject_exception(struct vp *vp, uint8_t vector, bool has_error, uint32_t error);
+void vp_inject_page_fault(struct vp *vp, gva_t address, uint32_t error);
+
+/* Steps over the instruction that exited; decodes it if the platform did not say how long it is. */
+void vp_skip_instruction(struct vp *vp);
+
+#endif

@@ -1,0 +1,498 @@
+/* The SVM platform: control blocks, entries, and exits turned into struct vp_exit. */
+#include <parapet/platform.h>
+#include "arch/x86/apic.h"
+#include "arch/x86/asm.h"
+#include "arch/x86/cpu.h"
+#include "arch/x86/fault.h"
+#include "arch/x86/interrupt.h"
+#include "arch/x86/memory.h"
+#include "arch/x86/registers.h"
+#include "arch/x86/string.h"
+#include "platform/svm/npt.h"
+#include "platform/svm/svm.h"
+#include "platform/svm/vmcb.h"
+
+#define IOPM_BYTES  (3 * PAGE_SIZE)
+#define MSRPM_BYTES (2 * PAGE_SIZE)
+#define GUEST_ASID  1
+
+struct svm_vp {
+	struct platform_vp vp;
+	struct vmcb *vmcb;
+	uint64_t vmcb_hpa;
+	uint64_t host_vmcb_hpa; /* this processor's own FS, GS, TR, ... while the guest runs */
+	uint64_t host_save_hpa; /* where VMRUN keeps the rest of it */
+	bool stepping;		/* svm_step: TF and the #DB intercept are ours */
+	bool guest_trap_flag;	/* what the guest had in TF before */
+	uint64_t guest_dr6;	/* and in DR6 */
+};
+
+_Static_assert(offsetof(struct svm_vp, vp.registers.gpr) == 0, "svm_enter.S gets the array");
+
+void svm_enter(uint64_t vmcb, uint64_t *gpr, uint64_t host_vmcb);
+
+static struct {
+	uint8_t *iopm;
+	uint8_t *msrpm;
+	bool has_next_rip;
+	bool has_flush_asid;
+	uint32_t vps;
+	struct svm_vp *vp[VP_COUNT_MAX];
+} svm;
+
+static struct svm_vp *svm_vp(struct platform_vp *vp)
+{
+	return (struct svm_vp *)vp;
+}
+
+/* --- a VP's state ------------------------------------------------------------------------------ */
+
+static const struct vmcb_segment init_data = {.attributes = 0x93, .limit = 0xffff};
+
+static void init_save_area(struct vmcb *vmcb)
+{
+	vmcb->es = vmcb->ss = vmcb->ds = vmcb->fs = vmcb->gs = init_data;
+	vmcb->cs = (struct vmcb_segment){
+		.selector = 0xf000, .attributes = 0x9b, .limit = 0xffff, .base = 0xffff0000};
+	vmcb->gdtr = vmcb->idtr = (struct vmcb_segment){.limit = 0xffff};
+	vmcb->ldtr = (struct vmcb_segment){.attributes = 0x82, .limit = 0xffff};
+	vmcb->tr = (struct vmcb_segment){.attributes = 0x8b, .limit = 0xffff};
+	vmcb->cpl = 0;
+	vmcb->efer = EFER_SVME; /* VMRUN insists; the guest reads it as 0 */
+	vmcb->cr0 = CR0_CD | CR0_NW | CR0_ET;
+	vmcb->cr2 = vmcb->cr3 = vmcb->cr4 = 0;
+	vmcb->dr6 = 0xffff0ff0;
+	vmcb->dr7 = 0x400;
+	vmcb->rflags = RFLAGS_FIXED;
+	vmcb->rip = 0xfff0;
+	vmcb->rsp = vmcb->rax = 0;
+	vmcb->star = vmcb->lstar = vmcb->cstar = vmcb->sfmask = vmcb->kernel_gs_base = 0;
+	vmcb->sysenter_cs = vmcb->sysenter_esp = vmcb->sysenter_eip = 0;
+	vmcb->pat = 0x0007040600070406;
+}
+
+static void svm_vp_init(struct platform_vp *platform_vp)
+{
+	struct vmcb *vmcb = svm_vp(platform_vp)->vmcb;
+
+	init_save_area(vmcb);
+	vmcb->event_injection = 0;
+	vmcb->interrupt_shadow = 0;
+	vmcb->intercept1 &= ~INTERCEPT1_IRET;
+	vmcb->tlb_control = TLB_CONTROL_FLUSH_ALL;
+	memset(&platform_vp->registers, 0, sizeof(platform_vp->registers));
+	platform_vp->registers.rip = vmcb->rip;
+	platform_vp->registers.rflags = vmcb->rflags;
+	/* Family, model and stepping, as after any INIT. */
+	platform_vp->registers.gpr[INSN_RDX] = asm_cpuid(1, 0).eax;
+}
+
+static struct platform_vp *svm_vp_create(vp_id_t id)
+{
+	struct svm_vp *vp = memory_take(sizeof(*vp), CACHE_LINE_BYTES);
+	struct vmcb *vmcb = memory_take(PAGE_SIZE, PAGE_SIZE);
+
+	vp->vmcb = vmcb;
+	vp->vmcb_hpa = memory_hpa(vmcb).value;
+	vp->host_vmcb_hpa = memory_hpa(memory_take(PAGE_SIZE, PAGE_SIZE)).value;
+	vp->host_save_hpa = memory_hpa(memory_take(PAGE_SIZE, PAGE_SIZE)).value;
+	vmcb->intercept1 = INTERCEPT1_NMI | INTERCEPT1_INIT | INTERCEPT1_CPUID | INTERCEPT1_RSM |
+		INTERCEPT1_INVD | INTERCEPT1_INVLPGA | INTERCEPT1_IOIO | INTERCEPT1_MSR |
+		INTERCEPT1_SHUTDOWN;
+	vmcb->intercept2 = INTERCEPT2_VMRUN | INTERCEPT2_VMMCALL | INTERCEPT2_VMLOAD |
+		INTERCEPT2_VMSAVE | INTERCEPT2_STGI | INTERCEPT2_CLGI | INTERCEPT2_SKINIT;
+	vmcb->iopm_base = memory_hpa(svm.iopm).value;
+	vmcb->msrpm_base = memory_hpa(svm.msrpm).value;
+	vmcb->asid = GUEST_ASID;
+	vmcb->nested_control = NESTED_CONTROL_NP;
+	vmcb->nested_cr3 = npt_root();
+	svm.vp[id] = vp;
+	svm_vp_init(&vp->vp);
+	return &vp->vp;
+}
+
+static struct vp_segment segment_out(const struct vmcb_segment *segment)
+{
+	return (struct vp_segment){.selector = segment->selector,
+		.attributes = segment->attributes,
+		.limit = segment->limit,
+		.base = segment->base};
+}
+
+static struct vmcb_segment segment_in(const struct vp_segment *segment)
+{
+	return (struct vmcb_segment){.selector = segment->selector,
+		.attributes = segment->attributes,
+		.limit = segment->limit,
+		.base = segment->base};
+}
+
+static void svm_system_read(struct platform_vp *platform_vp, struct vp_system_state *state)
+{
+	const struct vmcb *vmcb = svm_vp(platform_vp)->vmcb;
+
+	*state = (struct vp_system_state){
+		.cr0 = vmcb->cr0,
+		.cr2 = vmcb->cr2,
+		.cr3 = vmcb->cr3,
+		.cr4 = vmcb->cr4,
+		.efer = vmcb->efer & ~EFER_SVME,
+		.es = segment_out(&vmcb->es),
+		.cs = segment_out(&vmcb->cs),
+		.ss = segment_out(&vmcb->ss),
+		.ds = segment_out(&vmcb->ds),
+		.fs = segment_out(&vmcb->fs),
+		.gs = segment_out(&vmcb->gs),
+		.gdtr = segment_out(&vmcb->gdtr),
+		.idtr = segment_out(&vmcb->idtr),
+		.ldtr = segment_out(&vmcb->ldtr),
+		.tr = segment_out(&vmcb->tr),
+		.cpl = vmcb->cpl,
+	};
+}
+
+static void svm_system_write(struct platform_vp *platform_vp, const struct vp_system_state *state)
+{
+	struct vmcb *vmcb = svm_vp(platform_vp)->vmcb;
+
+	vmcb->cr0 = state->cr0;
+	vmcb->cr2 = state->cr2;
+	vmcb->cr3 = state->cr3;
+	vmcb->cr4 = state->cr4;
+	vmcb->efer = state->efer | EFER_SVME;
+	vmcb->es = segment_in(&state->es);
+	vmcb->cs = segment_in(&state->cs);
+	vmcb->ss = segment_in(&state->ss);
+	vmcb->ds = segment_in(&state->ds);
+	vmcb->fs = segment_in(&state->fs);
+	vmcb->gs = segment_in(&state->gs);
+	vmcb->gdtr = segment_in(&state->gdtr);
+	vmcb->idtr = segment_in(&state->idtr);
+	vmcb->ldtr = segment_in(&state->ldtr);
+	vmcb->tr = segment_in(&state->tr);
+	vmcb->cpl = state->cpl;
+}
+
+/* --- events ------------------------------------------------------------------------------------ */
+
+static bool svm_inject(struct platform_vp *platform_vp, enum vp_event event, uint8_t vector,
+	bool has_error, uint32_t error)
+{
+	struct vmcb *vmcb = svm_vp(platform_vp)->vmcb;
+
+	if (vmcb->event_injection & EVENT_VALID) {
+		return false;
+	}
+	if (event == VP_EVENT_NMI) {
+		vmcb->event_injection = EVENT_VALID | EVENT_TYPE_NMI | VECTOR_NMI;
+	} else {
+		vmcb->event_injection = EVENT_VALID | EVENT_TYPE_EXCEPTION | vector |
+			(has_error ? EVENT_HAS_ERROR | (uint64_t)error << 32 : 0);
+	}
+	return true;
+}
+
+static void svm_drop_event(struct platform_vp *platform_vp)
+{
+	svm_vp(platform_vp)->vmcb->event_injection = 0;
+}
+
+/*
+ * An event whose delivery the exit cut short is delivered at the next entry. QEMU 7.2 reports an
+ * external interrupt as an exception with a vector that no exception has: give it its type back.
+ */
+static bool keep_event(struct vmcb *vmcb)
+{
+	uint64_t event = vmcb->exit_interrupt;
+
+	if (!(event & EVENT_VALID)) {
+		return false;
+	}
+	if ((event & EVENT_TYPE_MASK) == EVENT_TYPE_EXCEPTION &&
+		(event & EVENT_VECTOR_MASK) >= 32) {
+		event &= ~EVENT_TYPE_MASK;
+	}
+	vmcb->event_injection = event;
+	return true;
+}
+
+static void svm_watch_iret(struct platform_vp *platform_vp, bool on)
+{
+	struct vmcb *vmcb = svm_vp(platform_vp)->vmcb;
+
+	vmcb->intercept1 =
+		on ? vmcb->intercept1 | INTERCEPT1_IRET : vmcb->intercept1 & ~INTERCEPT1_IRET;
+}
+
+static void svm_step(struct platform_vp *platform_vp)
+{
+	struct svm_vp *vp = svm_vp(platform_vp);
+
+	vp->stepping = true;
+	vp->guest_trap_flag = platform_vp->registers.rflags & RFLAGS_TF;
+	vp->guest_dr6 = vp->vmcb->dr6;
+	vp->vmcb->intercept_exceptions |= 1u << VECTOR_DB;
+	platform_vp->registers.rflags |= RFLAGS_TF;
+}
+
+/* The trap after a step: takes away what svm_step set. A breakpoint of the guest's is not hidden. */
+static void end_step(struct svm_vp *vp, struct vp_exit *exit)
+{
+	struct vmcb *vmcb = vp->vmcb;
+
+	exit->kind = VP_EXIT_DEBUG;
+	exit->debug.hidden = !vp->guest_trap_flag && !(vmcb->dr6 & DR6_BREAKPOINTS);
+	if (!vp->guest_trap_flag) {
+		vmcb->dr6 = (vmcb->dr6 & ~DR6_SINGLE_STEP) | (vp->guest_dr6 & DR6_SINGLE_STEP);
+	}
+	vp->stepping = false;
+	vmcb->intercept_exceptions &= ~(1u << VECTOR_DB);
+}
+
+static bool svm_interrupt_shadow(const struct platform_vp *platform_vp)
+{
+	return ((const struct svm_vp *)platform_vp)->vmcb->interrupt_shadow & INTERRUPT_SHADOW;
+}
+
+static void svm_clear_interrupt_shadow(struct platform_vp *platform_vp)
+{
+	svm_vp(platform_vp)->vmcb->interrupt_shadow &= ~INTERRUPT_SHADOW;
+}
+
+static uint64_t svm_tsc_offset(const struct platform_vp *platform_vp)
+{
+	return ((const struct svm_vp *)platform_vp)->vmcb->tsc_offset;
+}
+
+static void svm_set_tsc_offset(struct platform_vp *platform_vp, uint64_t offset)
+{
+	svm_vp(platform_vp)->vmcb->tsc_offset = offset;
+}
+
+/* --- entry and exit ---------------------------------------------------------------------------- */
+
+static void exit_other(struct vp_exit *exit, enum vp_exit_other other)
+{
+	exit->kind = VP_EXIT_OTHER;
+	exit->other = other;
+}
+
+static void exit_io(struct vp_exit *exit, const struct vmcb *vmcb)
+{
+	uint64_t info = vmcb->exit_info1;
+
+	exit->kind = VP_EXIT_IO;
+	exit->io.port = (uint16_t)(info >> 16);
+	exit->io.size = info >> IOIO_SIZE_SHIFT & 7;
+	exit->io.in = info & IOIO_IN;
+	exit->io.string = info & IOIO_STRING;
+	exit->io.rep = info & IOIO_REP;
+	exit->next_rip = vmcb->exit_info2;
+}
+
+static void exit_memory(struct vp_exit *exit, const struct vmcb *vmcb)
+{
+	exit->kind = VP_EXIT_MEMORY_FAULT;
+	exit->memory.gpa = GPA(vmcb->exit_info2);
+	exit->memory.write = vmcb->exit_info1 & NPF_WRITE;
+	exit->memory.execute = vmcb->exit_info1 & NPF_FETCH;
+	exit->memory.walk = vmcb->exit_info1 & NPF_WALK;
+}
+
+static void exit_decode(struct vp_exit *exit, struct svm_vp *vp)
+{
+	struct vmcb *vmcb = vp->vmcb;
+
+	exit->next_rip = svm.has_next_rip ? vmcb->next_rip : 0;
+	switch (vmcb->exit_code) {
+	case EXIT_NMI:
+		exit->kind = VP_EXIT_NMI;
+		break;
+	case EXIT_INTR:
+		exit->kind = VP_EXIT_INTERRUPT;
+		break;
+	case EXIT_INIT:
+		exit->kind = VP_EXIT_INIT_SIPI;
+		break;
+	case EXIT_CPUID:
+		exit->kind = VP_EXIT_CPUID;
+		break;
+	case EXIT_HLT:
+		exit->kind = VP_EXIT_HALT;
+		break;
+	case EXIT_IOIO:
+		exit_io(exit, vmcb);
+		break;
+	case EXIT_MSR:
+		exit->kind = VP_EXIT_MSR;
+		exit->msr.write = vmcb->exit_info1 & 1;
+		break;
+	case EXIT_VMMCALL:
+		exit->kind = VP_EXIT_HYPERCALL;
+		break;
+	case EXIT_NPF:
+		exit_memory(exit, vmcb);
+		break;
+	case EXIT_EXCEPTION + VECTOR_DB:
+		end_step(vp, exit);
+		break;
+	case EXIT_SHUTDOWN:
+		exit->kind = VP_EXIT_SHUTDOWN;
+		break;
+	case EXIT_IRET:
+		exit_other(exit, VP_OTHER_IRET);
+		break;
+	case EXIT_INVD:
+		exit_other(exit, VP_OTHER_CACHE);
+		break;
+	case EXIT_RSM:
+	case EXIT_INVLPGA:
+	case EXIT_VMRUN:
+	case EXIT_VMLOAD:
+	case EXIT_VMSAVE:
+	case EXIT_STGI:
+	case EXIT_CLGI:
+	case EXIT_SKINIT:
+		exit_other(exit, VP_OTHER_NOT_OFFERED);
+		break;
+	default:
+		fault_stop("SVM exit 0x%lx, info 0x%lx 0x%lx, at 0x%lx", vmcb->exit_code,
+			vmcb->exit_info1, vmcb->exit_info2, vmcb->rip);
+	}
+}
+
+static void svm_run(struct platform_vp *platform_vp, struct vp_exit *exit)
+{
+	struct svm_vp *vp = svm_vp(platform_vp);
+	struct vmcb *vmcb = vp->vmcb;
+	struct insn_registers *registers = &platform_vp->registers;
+
+	vmcb->rax = registers->gpr[INSN_RAX];
+	vmcb->rsp = registers->gpr[INSN_RSP];
+	vmcb->rip = registers->rip;
+	vmcb->rflags = registers->rflags;
+	svm_enter(vp->vmcb_hpa, registers->gpr, vp->host_vmcb_hpa);
+	registers->gpr[INSN_RAX] = vmcb->rax;
+	registers->gpr[INSN_RSP] = vmcb->rsp;
+	registers->rip = vmcb->rip;
+	registers->rflags = vmcb->rflags;
+	/* Cleared only now: an entry that failed would have left the flush undone. */
+	vmcb->tlb_control = TLB_CONTROL_NOTHING;
+	exit->delivering = keep_event(vmcb);
+	exit_decode(exit, vp);
+	if (exit->kind == VP_EXIT_MSR) {
+		exit->msr.index = (uint32_t)registers->gpr[INSN_RCX];
+	}
+}
+
+static void svm_kick(vp_id_t target)
+{
+	apic_kick(cpu_by_id(target));
+}
+
+static uint64_t svm_take_nmis(void)
+{
+	struct cpu *cpu = cpu_this();
+	uint64_t taken = cpu->outside_nmis;
+
+	/* An NMI between the two lines is not lost: only what was seen is taken off. */
+	__atomic_fetch_sub(&cpu->outside_nmis, taken, __ATOMIC_RELAXED);
+	return taken;
+}
+
+static void svm_processor_enable(void)
+{
+	struct svm_vp *vp = svm.vp[cpu_this()->id];
+
+	asm_wrmsr(MSR_EFER, asm_rdmsr(MSR_EFER) | EFER_SVME);
+	asm_wrmsr(MSR_VM_HSAVE_PA, vp->host_save_hpa);
+	__asm__ volatile("vmsave %0" ::"a"(vp->host_vmcb_hpa) : "memory");
+}
+
+/* --- what all VPs share ------------------------------------------------------------------------ */
+
+static void bitmap_clear(uint8_t *bitmap, uint64_t bit)
+{
+	bitmap[bit / 8] &= (uint8_t) ~(1u << (bit % 8));
+}
+
+static void svm_open_ports(uint16_t first, uint16_t last)
+{
+	for (uint32_t port = first; port <= last; port++) {
+		bitmap_clear(svm.iopm, port);
+	}
+}
+
+/* Two bits an MSR, read then write; three ranges of 8,192 MSRs (APM volume 2, 15.11). */
+static void svm_open_msr(uint32_t index, bool read, bool write)
+{
+	static const uint32_t range_base[] = {0, 0xc0000000, 0xc0010000};
+
+	for (uint64_t range = 0; range < ARRAY_SIZE(range_base); range++) {
+		if (index - range_base[range] < 8192) {
+			uint64_t bit = (range * 8192 + index - range_base[range]) * 2;
+
+			if (read) {
+				bitmap_clear(svm.msrpm, bit);
+			}
+			if (write) {
+				bitmap_clear(svm.msrpm, bit + 1);
+			}
+		}
+	}
+}
+
+static const struct platform_ops svm_ops = {
+	.name = "svm",
+	.vp_create = svm_vp_create,
+	.vp_init = svm_vp_init,
+	.processor_enable = svm_processor_enable,
+	.kicks_hold = asm_clgi,
+	.kicks_open = asm_stgi,
+	.enter = svm_run,
+	.idle = interrupt_idle,
+	.kick = svm_kick,
+	.take_nmis = svm_take_nmis,
+	.system_read = svm_system_read,
+	.system_write = svm_system_write,
+	.inject = svm_inject,
+	.drop_event = svm_drop_event,
+	.watch_iret = svm_watch_iret,
+	.step = svm_step,
+	.interrupt_shadow = svm_interrupt_shadow,
+	.clear_interrupt_shadow = svm_clear_interrupt_shadow,
+	.tsc_offset = svm_tsc_offset,
+	.set_tsc_offset = svm_set_tsc_offset,
+	.map = npt_set,
+	.open_ports = svm_open_ports,
+	.open_msr = svm_open_msr,
+};
+
+const struct platform_ops *svm_platform(uint32_t vps, const char **why)
+{
+	if (asm_cpuid(0x80000000, 0).eax < 0x8000000a ||
+		!(asm_cpuid(0x80000001, 0).ecx & (1u << 2))) {
+		*why = "the processor has no SVM (with QEMU: use -cpu max, or a KVM that nests)";
+		return NULL;
+	}
+	if (asm_rdmsr(MSR_VM_CR) & (1u << 4)) {
+		*why = "SVM is switched off by the firmware (VM_CR.SVMDIS): enable it there";
+		return NULL;
+	}
+
+	uint32_t features = asm_cpuid(0x8000000a, 0).edx;
+
+	if (!(features & SVM_FEATURE_NPT)) {
+		*why = "the processor's SVM has no nested paging";
+		return NULL;
+	}
+	svm.has_next_rip = features & SVM_FEATURE_NRIP;
+	svm.has_flush_asid = features & SVM_FEATURE_FLUSH_ASID;
+	svm.vps = vps;
+	svm.iopm = memory_take(IOPM_BYTES, PAGE_SIZE);
+	svm.msrpm = memory_take(MSRPM_BYTES, PAGE_SIZE);
+	memset(svm.iopm, 0xff, IOPM_BYTES);
+	memset(svm.msrpm, 0xff, MSRPM_BYTES);
+	npt_init();
+	return &svm_ops;
+}

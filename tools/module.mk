@@ -1,0 +1,38 @@
+# The command `parapet`: starts the machine, talks to Parapet while it runs, and tells how it went.
+
+# Free of processes, files and terminals: these are unit-tested on their own.
+TOOL_PORTABLE_SRCS := tools/tool_error.c tools/tool_text.c tools/line_buffer.c tools/run_options.c \
+	tools/guest_check.c tools/qemu_args.c tools/channel_line.c tools/block_read.c \
+	tools/stats_json.c tools/trace_export.c tools/verdict.c tools/summary.c
+PORTABLE_SRCS += $(TOOL_PORTABLE_SRCS)
+
+# core/trace is here for the names of the trace events and the reader of the rings.
+TOOL_SRCS := $(TOOL_PORTABLE_SRCS) tools/main.c tools/help.c tools/message.c tools/run.c \
+	tools/run_loop.c tools/stage.c tools/qemu.c tools/qmp.c tools/channel.c tools/console.c \
+	tools/output_file.c tools/image_file.c tools/host.c tools/doctor.c core/trace/trace.c
+TOOL_OBJS := $(TOOL_SRCS:%.c=$(B)/host/%.o)
+
+$(B)/host/%.o: %.c
+	@mkdir -p $(@D)
+	$(CC) $(HOST_CFLAGS) -c $< -o $@
+
+$(B)/parapet: $(TOOL_OBJS)
+	$(CC) $(HOST_CFLAGS) $^ -ljansson -lm -o $@
+
+all: $(B)/parapet
+
+UNIT_LIBS_tools_stats := -ljansson -lm
+
+# Scripts that start the command against a stand-in for QEMU; each prints TAP.
+$(B)/tests/fake-qemu: tests/tools/fake_qemu.c
+	@mkdir -p $(@D)
+	$(CC) $(HOST_CFLAGS) $< -o $@
+
+.PHONY: tool-tests check-tools
+tool-tests: $(B)/parapet $(B)/tests/fake-qemu
+check-tools: tool-tests
+	@status=0; for test in tests/tools/*.sh; do \
+		echo "# $$test"; PARAPET=$(B)/parapet $$test || status=1; \
+	done; exit $$status
+
+-include $(TOOL_OBJS:.o=.d) $(B)/tests/fake-qemu.d
