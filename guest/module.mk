@@ -64,8 +64,8 @@ $(GUEST)/tests/%.o: guest/testkernel/%.c
 
 # Multiboot v1 wants a 32-bit ELF file around the 64-bit code.
 $(GUEST)/tests/%.elf: $(GUEST)/tests/%.o $(TK_OBJS) guest/testkernel/lib/link.ld
-	$(CC) -nostdlib -static -no-pie -Wl,--build-id=none -Wl,-z,noexecstack,-z,max-page-size=4096 \
-		-Wl,--no-warn-rwx-segments -T guest/testkernel/lib/link.ld $< $(TK_OBJS) -o $@.64
+	$(CC) -nostdlib -static -no-pie -Wl,--build-id=none,--no-warn-rwx-segments \
+		-Wl,-z,noexecstack,-z,max-page-size=4096 -T guest/testkernel/lib/link.ld $< $(TK_OBJS) -o $@.64
 	objcopy -O elf32-i386 $@.64 $@
 
 .SECONDARY: $(TK_OBJS) $(TK_SRCS:guest/testkernel/%.c=$(GUEST)/tests/%.o)

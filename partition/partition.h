@@ -24,6 +24,8 @@ enum vp_start {
 	VP_START_SIPI,	/* SIPI accepted: its page number is in the next byte */
 };
 
+#define VP_START_INIT_DONE (1u << 16) /* with VP_START_SIPI: the INIT before it is carried out */
+
 #define VP_START_STATE(word) ((enum vp_start)((word) & 0xff))
 #define VP_START_PAGE(word)  ((word) >> 8 & 0xff)
 
@@ -58,6 +60,7 @@ struct vp {
 	uint64_t mtrr_fixed[11];
 	uint64_t tsc_adjust;
 	uint64_t hv_assist_page;
+	uint64_t hv_tsc_invariant;
 };
 
 struct memory_span_list {

@@ -19,8 +19,8 @@ struct block_view {
 };
 
 /*
- * Checks `size` bytes (on a 64-byte boundary) and makes *view of them. False with *error set if magic,
- * version, sizes, offsets or numbers do not fit together.
+ * Checks `size` bytes (on a 64-byte boundary) and makes *view of them. False with *error set if
+ * magic, version, sizes, offsets or numbers do not fit together.
  */
 bool block_read(
 	const uint8_t *bytes, size_t size, struct block_view *view, struct tool_error *error);

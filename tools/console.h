@@ -1,6 +1,7 @@
 /*
- * The guest's console: what it prints goes to standard output unchanged, what is typed goes to it. A
- * terminal is made raw meanwhile and always given back as it was. Looks for a kernel's panic on the way.
+ * The guest's console: what it prints goes to standard output unchanged, what is typed goes to it.
+ * A terminal is made raw meanwhile and always given back as it was. Looks for a kernel's panic on
+ * the way.
  */
 #ifndef PARAPET_TOOLS_CONSOLE_H
 #define PARAPET_TOOLS_CONSOLE_H

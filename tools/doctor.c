@@ -192,7 +192,7 @@ static bool check_image(const char *what, const char *path)
 static bool check_images(void)
 {
 	struct image_places places;
-	struct tool_error error;
+	struct tool_error error = {.text = ""};
 
 	if (!image_places_find(&places, &error)) {
 		report(MISSING, "image", error.text);

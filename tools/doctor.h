@@ -2,7 +2,9 @@
 #ifndef PARAPET_TOOLS_DOCTOR_H
 #define PARAPET_TOOLS_DOCTOR_H
 
-/* Looks and prints; the first argument is the word "doctor". 0 if the demo guest can run, else 2. */
+/*
+ * Looks and prints; the first argument is the word "doctor". 0 if the demo guest can run, else 2.
+ */
 int doctor_command(int count, char **arguments);
 
 #endif

@@ -1,6 +1,6 @@
 /*
- * The files that a run starts from: guest kernel, initrd, Parapet's image. Says early and clearly what
- * is wrong with them. Their contents are judged in tools/guest_check.c.
+ * The files that a run starts from: guest kernel, initrd, Parapet's image. Says early and clearly
+ * what is wrong with them. Their contents are judged in tools/guest_check.c.
  */
 #ifndef PARAPET_TOOLS_IMAGE_FILE_H
 #define PARAPET_TOOLS_IMAGE_FILE_H
@@ -19,7 +19,10 @@ struct image_places {
 /* Finds the places; nothing needs to be there. False if the command cannot find itself. */
 bool image_places_find(struct image_places *places, struct tool_error *error);
 
-/* Checks that `path` is a readable, non-empty file, and how long it is. `what` names it in the error. */
+/*
+ * Checks that `path` is a readable, non-empty file, and how long it is. `what` names it in the
+ * error.
+ */
 bool image_file_check(
 	const char *what, const char *path, uint64_t *bytes, struct tool_error *error);
 

@@ -1,4 +1,6 @@
-/* Bytes that arrive in any portions, taken out as lines. Knows nothing about where they come from. */
+/*
+ * Bytes that arrive in any portions, taken out as lines. Knows nothing about where they come from.
+ */
 #include "tools/line_buffer.h"
 
 #include <stdlib.h>

@@ -1,4 +1,6 @@
-/* What the command says on standard error, each line in one piece. Standard output is the guest's. */
+/*
+ * What the command says on standard error, each line in one piece. Standard output is the guest's.
+ */
 #ifndef PARAPET_TOOLS_MESSAGE_H
 #define PARAPET_TOOLS_MESSAGE_H
 

@@ -8,8 +8,8 @@ PORTABLE_SRCS += $(TOOL_PORTABLE_SRCS)
 
 # core/trace is here for the names of the trace events and the reader of the rings.
 TOOL_SRCS := $(TOOL_PORTABLE_SRCS) tools/main.c tools/help.c tools/message.c tools/run.c \
-	tools/run_loop.c tools/stage.c tools/qemu.c tools/qmp.c tools/channel.c tools/console.c \
-	tools/output_file.c tools/image_file.c tools/host.c tools/doctor.c core/trace/trace.c
+	tools/run_loop.c tools/run_machine.c tools/stage.c tools/qemu.c tools/qmp.c \
+	tools/channel.c tools/console.c tools/output_file.c tools/image_file.c tools/host.c tools/doctor.c core/trace/trace.c
 TOOL_OBJS := $(TOOL_SRCS:%.c=$(B)/host/%.o)
 
 $(B)/host/%.o: %.c
@@ -28,11 +28,20 @@ $(B)/tests/fake-qemu: tests/tools/fake_qemu.c
 	@mkdir -p $(@D)
 	$(CC) $(HOST_CFLAGS) $< -o $@
 
+# Plays Parapet's part in a real QEMU.
+$(B)/tests/probe.elf: tests/tools/probe.c
+	@mkdir -p $(@D)
+	$(CC) -std=gnu11 -O1 -Wall -Wextra -Werror -m32 -march=i686 -ffreestanding -fno-pic -no-pie \
+		-fno-stack-protector -fcf-protection=none -nostdlib -static -Iinclude \
+		-Wl,-Ttext=0x100000,--section-start=.multiboot=0xff000,--build-id=none,-z,noexecstack \
+		-Wl,--no-warn-rwx-segments,-z,max-page-size=4096 -MMD -MP -MF $@.d $< -o $@
+
 .PHONY: tool-tests check-tools
-tool-tests: $(B)/parapet $(B)/tests/fake-qemu
+tool-tests: $(B)/parapet $(B)/tests/fake-qemu $(B)/tests/probe.elf
 check-tools: tool-tests
 	@status=0; for test in tests/tools/*.sh; do \
 		echo "# $$test"; PARAPET=$(B)/parapet $$test || status=1; \
 	done; exit $$status
 
--include $(TOOL_OBJS:.o=.d) $(B)/tests/fake-qemu.d
+-include $(TOOL_OBJS:.o=.d) \
+	$(B)/tests/fake-qemu.d $(B)/tests/probe.elf.d

@@ -9,7 +9,9 @@
 
 #include "tools/tool_error.h"
 
-/* Whether `path` can be written later; leaves nothing behind. `what` names the option in the error. */
+/*
+ * Whether `path` can be written later; leaves nothing behind. `what` names the option in the error.
+ */
 bool output_file_check(const char *what, const char *path, struct tool_error *error);
 
 /* Writes `size` bytes to `path`. On an error what was there before is still there. */

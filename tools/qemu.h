@@ -25,8 +25,8 @@ struct qemu {
 };
 
 /*
- * Finds the program: $PARAPET_QEMU, else qemu-system-x86_64 on the PATH. False with *error set if it
- * is not there or cannot be run.
+ * Finds the program: $PARAPET_QEMU, else qemu-system-x86_64 on the PATH. False with *error set if
+ * it is not there or cannot be run.
  */
 bool qemu_find(char path[static PATH_MAX], struct tool_error *error);
 

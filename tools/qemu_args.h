@@ -8,7 +8,9 @@
 #include "tools/guest_check.h"
 #include "tools/run_options.h"
 
-/* What the machine is made of. Paths are plain: no space and no comma (tools/stage.h sees to it). */
+/*
+ * What the machine is made of. Paths are plain: no space and no comma (tools/stage.h sees to it).
+ */
 struct qemu_plan {
 	const struct run_options *options;
 	const char *qemu;
@@ -31,7 +33,9 @@ struct qemu_args {
 	bool failed; /* no memory at some point: the vector is not complete */
 };
 
-/* Builds the whole vector. False if there is no memory. Free it with qemu_args_free() either way. */
+/*
+ * Builds the whole vector. False if there is no memory. Free it with qemu_args_free() either way.
+ */
 bool qemu_args_build(const struct qemu_plan *plan, struct qemu_args *args);
 
 void qemu_args_free(struct qemu_args *args);

@@ -1,6 +1,6 @@
 /*
- * QEMU's machine protocol: commands out, replies and events in, never waiting. One command at a time.
- * What a reply leads to is decided in tools/run_loop.c.
+ * QEMU's machine protocol: commands out, replies and events in, never waiting. One command at a
+ * time. What a reply leads to is decided in tools/run_loop.c.
  */
 #ifndef PARAPET_TOOLS_QMP_H
 #define PARAPET_TOOLS_QMP_H
@@ -32,7 +32,10 @@ struct qmp_message {
 /* Reads what is there. False if the connection is closed (fd is -1 then). */
 bool qmp_fill(struct qmp *qmp);
 
-/* Takes the next message out of what was read; false if there is none (what is not a message is dropped). */
+/*
+ * Takes the next message out of what was read; false if there is none (what is not a message is
+ * dropped).
+ */
 bool qmp_next(struct qmp *qmp, struct qmp_message *message);
 
 /* Sends a command without arguments. False if the connection is gone. */

@@ -147,22 +147,29 @@ static bool stage_inputs(struct stage *stage, const struct run_inputs *inputs, b
 	       stage_link(stage, inputs->places.paravisor, "paravisor", stage->paravisor, error);
 }
 
-/* The copy of the block as it lies in the stage. The caller frees *bytes. */
-static bool load_block(const char *path, size_t expected, uint8_t **bytes, struct block_view *view,
-	struct tool_error *error)
+/* Reads the copy of the block as it lies in the stage and checks it. The caller frees *bytes. */
+static bool load_block(
+	const char *path, uint8_t **bytes, struct block_view *view, struct tool_error *error)
 {
 	FILE *file = fopen(path, "rbe");
-	size_t room = ALIGN_UP(expected, (size_t)64);
+	struct stat status;
 
-	*bytes = aligned_alloc(64, room);
-	if (!file || !*bytes) {
+	*bytes = NULL;
+	if (!file || fstat(fileno(file), &status) != 0) {
 		tool_error_set(error, "its copy cannot be opened: %s", strerror(errno));
 		if (file)
 			fclose(file);
 		return false;
 	}
 
-	size_t count = fread(*bytes, 1, expected, file);
+	/* One alignment more than needed, so that an empty file is memory too. */
+	*bytes = aligned_alloc(64, ALIGN_DOWN((size_t)status.st_size, (size_t)64) + 64);
+	if (!*bytes) {
+		fclose(file);
+		return tool_error_set(error, "there is no memory to read its copy");
+	}
+
+	size_t count = fread(*bytes, 1, (size_t)status.st_size, file);
 
 	fclose(file);
 	return block_read(*bytes, count, view, error);
@@ -208,7 +215,9 @@ static bool start_run(struct run_loop *loop, const struct run_inputs *inputs,
 	return true;
 }
 
-/* Writes the files that were asked for. False if one could not be written; that has been said then. */
+/*
+ * Writes the files that were asked for. False if one could not be written; that has been said then.
+ */
 static bool write_results(const struct run_options *options, const struct run_result *result,
 	const struct verdict *verdict)
 {
@@ -243,17 +252,16 @@ static bool write_results(const struct run_options *options, const struct run_re
 }
 
 /* The run is over and QEMU is gone: what is there to tell? Returns the exit status. */
-static int conclude(struct run_loop *loop, struct run_result *result)
+static int conclude(struct run_loop *loop, struct run_result *result, struct block_view *view)
 {
 	const struct run_options *options = loop->options;
-	struct block_view view;
 	struct tool_error error;
 	uint8_t *bytes = NULL;
 	bool broken = false;
 
 	if (loop->block_saved) {
-		if (load_block(loop->stage->block, loop->block_bytes, &bytes, &view, &error)) {
-			result->block = &view;
+		if (load_block(loop->stage->block, &bytes, view, &error)) {
+			result->block = view;
 		} else {
 			message_print("Parapet's block is broken: %s", error.text);
 			broken = true;
@@ -275,6 +283,7 @@ static int conclude(struct run_loop *loop, struct run_result *result)
 			verdict.status = EXIT_STATUS_REFUSED;
 		summary_print(stderr, isatty(STDERR_FILENO), result, &verdict);
 	}
+	result->block = NULL;
 	free(bytes);
 	return verdict.status;
 }
@@ -290,6 +299,7 @@ static int run_prepared(const struct run_options *options, const struct run_inpu
 		.timeout_ms = options->timeout_ms,
 	};
 	struct stage stage = {.directory = ""};
+	struct block_view view;
 	struct tool_error error;
 	int status = EXIT_STATUS_REFUSED;
 	struct run_loop *loop = calloc(1, sizeof(*loop));
@@ -305,7 +315,7 @@ static int run_prepared(const struct run_options *options, const struct run_inpu
 	if (run_loop_catch_signals(loop, &error) &&
 		stage_inputs(&stage, inputs, result.paravisor, &error) &&
 		start_run(loop, inputs, &stage, &error))
-		status = conclude(loop, &result);
+		status = conclude(loop, &result, &view);
 	else
 		message_print("%s", error.text);
 	stage_close(&stage);

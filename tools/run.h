@@ -2,7 +2,9 @@
 #ifndef PARAPET_TOOLS_RUN_H
 #define PARAPET_TOOLS_RUN_H
 
-/* Runs the command; the first argument is the word "run". Returns the exit status of the contract. */
+/*
+ * Runs the command; the first argument is the word "run". Returns the exit status of the contract.
+ */
 int run_command(int count, char **arguments);
 
 #endif

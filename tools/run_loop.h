@@ -1,7 +1,7 @@
 /*
- * A run while it lasts: one loop that waits for QEMU, Parapet, the guest's console, the person at the
- * keyboard, signals and the clock, and brings the machine to its end. Preparing the run and judging
- * it happens in tools/run.c.
+ * A run while it lasts: one loop that waits for QEMU, Parapet, the guest's console, the person at
+ * the keyboard, signals and the clock, and brings the machine to its end. Preparing the run and
+ * judging it happens in tools/run.c.
  */
 #ifndef PARAPET_TOOLS_RUN_LOOP_H
 #define PARAPET_TOOLS_RUN_LOOP_H
@@ -47,6 +47,7 @@ struct run_loop {
 	uint64_t start_limit_ms; /* for Parapet's first word */
 	bool exit_port; /* the machine has an isa-debug-exit device */
 	bool heard; /* Parapet has said something */
+	bool guest_entered; /* its first instruction follows */
 	bool announced; /* Parapet said "@end" and waits */
 	bool machine_ended; /* QEMU says that the machine shut down */
 	bool progress_told;
@@ -57,8 +58,8 @@ struct run_loop {
 };
 
 /*
- * Blocks the signals that end a run and makes them readable. To be called before anything is made that
- * a signal must not leave behind. False with *error set.
+ * Blocks the signals that end a run and makes them readable. To be called before anything is made
+ * that a signal must not leave behind. False with *error set.
  */
 bool run_loop_catch_signals(struct run_loop *loop, struct tool_error *error);
 

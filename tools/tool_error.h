@@ -11,7 +11,9 @@ struct tool_error {
 	char text[1024];
 };
 
-/* Sets the error's text (cut at its end if too long). Returns false, so that callers can return it. */
+/*
+ * Sets the error's text (cut at its end if too long). Returns false, so that callers can return it.
+ */
 bool tool_error_set(struct tool_error *error, const char *format, ...)
 	__attribute__((format(printf, 2, 3)));
 

@@ -1,6 +1,7 @@
 /*
  * The trace rings of a block as trace-event JSON, which chrome://tracing and Perfetto open: a line
- * for each VP, spans for what takes time, arrows of time for what begins on one VP and ends on another.
+ * for each VP, spans for what takes time, arrows of time for what begins on one VP and ends on
+ * another.
  */
 #ifndef PARAPET_TOOLS_TRACE_EXPORT_H
 #define PARAPET_TOOLS_TRACE_EXPORT_H
@@ -13,7 +14,9 @@ struct trace_export {
 	uint64_t lost; /* overwritten in the rings before the end */
 };
 
-/* Makes the JSON. Without a block (NULL) it has no records. Times are microseconds since power-on. */
+/*
+ * Makes the JSON. Without a block (NULL) it has no records. Times are microseconds since power-on.
+ */
 struct trace_export trace_export_make(const struct block_view *block);
 
 #endif

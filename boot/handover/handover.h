@@ -1,21 +1,24 @@
 /*
- * The hand-over: all that the core learns about the machine it starts on, as a flattened device tree
- * in version 17 of the format (Devicetree Specification 0.4, chapter 5). The boot shim writes one;
- * any other loader that does may start the core too. Nothing about how the shim found these things
- * out, and no hardware access, enters here.
+ * The hand-over: all that the core learns about the machine it starts on, as a flattened device
+ * tree in version 17 of the format (Devicetree Specification 0.4, chapter 5). The boot shim writes
+ * one; any other loader that does may start the core too. Nothing about how the shim found these
+ * things out, and no hardware access, enters here.
  *
- *	/			compatible "parapet,handover-1"; #address-cells, #size-cells 2
- *	/memory@BASE		device_type "memory", reg: RAM, what Parapet and images occupy included
- *	/cpus/cpu@ID		device_type "cpu", reg: local APIC id; header field boot_cpuid_phys: boot CPU
+ *	/		compatible "parapet,handover-1"; #address-cells and #size-cells 2
+ *	/memory@BASE	device_type "memory", reg: RAM, including what Parapet and images occupy
+ *	/cpus/cpu@ID	device_type "cpu", reg: local APIC id; the tree's boot_cpuid_phys names
+ *			the boot processor
  *	/reserved-memory/NAME@BASE
- *				reg and compatible: "parapet,image", "parapet,memory", "parapet,block",
- *				"parapet,ap-pages", "intel,wakeup-mailbox" (the binding that Linux has),
- *				or any other: RAM that a guest must leave alone
- *	/chosen			bootargs: Parapet's options
- *	/chosen/module@BASE	reg; compatible "multiboot,kernel" (with bootargs) or "multiboot,ramdisk"
- *				and "multiboot,module", as Xen's binding has it
- *	/firmware/parapet	acpi-rsdp: its address; memory-map: what is not RAM, 64-bit base, 64-bit
- *				bytes and 32-bit E820 type each
+ *			reg and compatible: "parapet,image", "parapet,memory", "parapet,block",
+ *			"parapet,ap-pages", "intel,wakeup-mailbox" (Linux's binding), or any other:
+ *			RAM that a guest must leave alone
+ *	/chosen		bootargs: Parapet's options
+ *	/chosen/module@BASE
+ *			reg; compatible "multiboot,module" and, before it, "multiboot,kernel" (with
+ *			bootargs) or "multiboot,ramdisk", as Xen's binding has it
+ *	/firmware/parapet
+ *			acpi-rsdp: its address; memory-map: what is not RAM, a 64-bit base, 64-bit
+ *			bytes and a 32-bit E820 type each
  */
 #ifndef PARAPET_BOOT_HANDOVER_H
 #define PARAPET_BOOT_HANDOVER_H
@@ -29,7 +32,7 @@
 /* Physical addresses have at most 52 bits. */
 #define HANDOVER_ADDRESS_END (1ull << 52)
 
-/* Bytes that are enough for any tree without its three strings. */
+/* Bytes that are enough for any tree without its two strings. */
 #define HANDOVER_TREE_BYTES 32768
 
 enum handover_error {
@@ -41,7 +44,7 @@ enum handover_error {
 	HANDOVER_MISSING, /* a node or property that must be there is not */
 	HANDOVER_BAD_PROPERTY, /* length or content that the property may not have */
 	HANDOVER_TOO_MANY, /* more memory, processors or regions than Parapet keeps */
-	HANDOVER_BAD_RANGE, /* empty, beyond the physical address space, or not on a page boundary */
+	HANDOVER_BAD_RANGE, /* empty, beyond the physical address space, or not on a page */
 	HANDOVER_OVERLAP, /* two things in the same place */
 	HANDOVER_NOT_MEMORY, /* a region or an image outside RAM */
 	HANDOVER_BAD_PROCESSORS, /* none, one twice, or the boot processor not among them */
@@ -63,7 +66,7 @@ enum handover_kind {
 	HANDOVER_REGION_IMAGE, /* Parapet's program; exactly one */
 	HANDOVER_REGION_MEMORY, /* what it may use besides */
 	HANDOVER_REGION_BLOCK, /* struct block_header and what follows it; at most one */
-	HANDOVER_REGION_AP_PAGES, /* page tables and reset vector code that a guest sees; at most one */
+	HANDOVER_REGION_AP_PAGES, /* page tables and reset vector of the guest's APs; at most one */
 	HANDOVER_REGION_MAILBOX, /* the wakeup mailbox, one page; at most one */
 	HANDOVER_REGION_OTHER, /* reserved for a reason that is not Parapet's */
 	HANDOVER_KIND_COUNT
@@ -74,7 +77,7 @@ struct handover_region {
 	enum handover_kind kind;
 };
 
-/* The three strings belong to whoever made the struct; handover_read() points into the tree. */
+/* The two strings belong to whoever made the struct; handover_read() points into the tree. */
 struct handover_info {
 	uint32_t memory_count;
 	uint32_t firmware_count;

@@ -51,7 +51,10 @@ static const fdt32_t *property_cells(struct reader *reader, int node, const char
 	return value;
 }
 
-/* A string property: NULL if it is not there; one that does not end with its first NUL is refused. */
+/*
+ * A string property: NULL if it is not there; one that does not end with its first NUL is
+ * refused.
+ */
 static const char *property_string(struct reader *reader, int node, const char *name)
 {
 	int bytes;

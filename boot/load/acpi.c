@@ -1,6 +1,6 @@
 /*
- * The way to a table: root pointer, root tables, headers, checksums. What is in a table is the business
- * of acpi_fields.c.
+ * The way to a table: root pointer, root tables, headers, checksums. What is in a table is the
+ * business of acpi_fields.c.
  */
 #include "boot/load/acpi.h"
 #include "boot/load/acpi_bytes.h"

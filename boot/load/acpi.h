@@ -1,10 +1,10 @@
 /*
- * The firmware's ACPI tables, read only as far as a hypervisor needs them, and the root tables that a
- * guest gets instead when one of them is replaced. No AML is run: the one thing wanted from it, the
- * numbers for power-off, is found by a scan. Nothing here acts on what it reads.
+ * The firmware's ACPI tables, read only as far as a hypervisor needs them, and the root tables that
+ * a guest gets instead when one of them is replaced. No AML is run: the one thing wanted from it,
+ * the numbers for power-off, is found by a scan. Nothing here acts on what it reads.
  *
- * Tables are not trusted: lengths and checksums are checked before anything else is read. They must not
- * change while they are read (no guest runs yet).
+ * Tables are not trusted: lengths and checksums are checked before anything else is read. They must
+ * not change while they are read (no guest runs yet).
  */
 #ifndef PARAPET_BOOT_ACPI_H
 #define PARAPET_BOOT_ACPI_H
@@ -45,7 +45,10 @@ struct acpi_address {
 #define ACPI_SPACE_MEMORY 0
 #define ACPI_SPACE_IO	  1
 
-/* FADT, ACPI 6.4, 5.2.9. Blocks that the table has in both forms are given once; see acpi_read_fadt. */
+/*
+ * FADT, ACPI 6.4, 5.2.9. Blocks that the table has in both forms are given once; see
+ * acpi_read_fadt.
+ */
 struct acpi_fadt {
 	uint32_t flags;
 	uint16_t sci; /* interrupt number */
@@ -132,14 +135,14 @@ struct acpi_sleep {
 };
 
 /*
- * The RSDP as a PC's firmware has it (ACPI 6.4, 5.2.5.1): on a 16-byte boundary in the first KiB of the
- * EBDA (segment in 0x40E) or in 0xE0000 to 0xFFFFF. Checksums are right. ACPI_NO_RSDP.
+ * The RSDP as a PC's firmware has it (ACPI 6.4, 5.2.5.1): on a 16-byte boundary in the first KiB of
+ * the EBDA (segment in 0x40E) or in 0xE0000 to 0xFFFFF. Checksums are right. ACPI_NO_RSDP.
  */
 enum load_error acpi_find_rsdp(const struct guest_memory *memory, gpa_t *rsdp);
 
 /*
- * Reads RSDP and root tables at `rsdp`; keeps `memory`. The XSDT is used if it is there and intact, else the
- * RSDT. ACPI_RSDP, ACPI_ROOT.
+ * Reads RSDP and root tables at `rsdp`; keeps `memory`. The XSDT is used if it is there and intact,
+ * else the RSDT. ACPI_RSDP, ACPI_ROOT.
  */
 enum load_error acpi_open(const struct guest_memory *memory, gpa_t rsdp, struct acpi *acpi);
 
@@ -157,30 +160,36 @@ enum load_error acpi_read_table(const struct guest_memory *memory, gpa_t gpa, co
 	struct acpi_table *table);
 
 /*
- * The first table with this signature ("APIC" the MADT, "FACP" the FADT, "MCFG", "HPET"). Others that
- * cannot be read are passed over. ACPI_TABLE_MISSING, ACPI_TABLE_LENGTH, ACPI_TABLE_CHECKSUM.
+ * The first table with this signature ("APIC" the MADT, "FACP" the FADT, "MCFG", "HPET"). Others
+ * that cannot be read are passed over. ACPI_TABLE_MISSING, ACPI_TABLE_LENGTH, ACPI_TABLE_CHECKSUM.
  */
 enum load_error acpi_find_table(
 	const struct acpi *acpi, const char *signature, struct acpi_table *table);
 
 /*
- * Walks a MADT: *offset is 0 for the first call and moves on. *more is false, and *entry not written,
- * after the last entry. An entry that is too short or runs over the table's end: ACPI_TABLE_ENTRY.
+ * Walks a MADT: *offset is 0 for the first call and moves on. *more is false, and *entry not
+ * written, after the last entry. An entry that is too short or runs over the table's end:
+ * ACPI_TABLE_ENTRY.
  */
 enum load_error acpi_read_madt_entry(
 	const struct acpi_table *madt, uint32_t *offset, struct acpi_madt_entry *entry, bool *more);
 
-/* The local APIC's address: the table's 32-bit one, or the override entry's. ACPI_TABLE_LENGTH, _ENTRY. */
+/*
+ * The local APIC's address: the table's 32-bit one, or the override entry's. ACPI_TABLE_LENGTH,
+ * _ENTRY.
+ */
 enum load_error acpi_read_apic_address(const struct acpi_table *madt, uint64_t *address);
 
 /*
- * The FADT's fields. An X_ block (64-bit) counts if the table is long enough for it and it is not zero,
- * else the old 32-bit one with its length (in bytes there, in bits here). Fields that the table is too
- * short for are zero. ACPI_TABLE_LENGTH.
+ * The FADT's fields. An X_ block (64-bit) counts if the table is long enough for it and it is not
+ * zero, else the old 32-bit one with its length (in bytes there, in bits here). Fields that the
+ * table is too short for are zero. ACPI_TABLE_LENGTH.
  */
 enum load_error acpi_read_fadt(const struct acpi_table *table, struct acpi_fadt *fadt);
 
-/* Segment `index` of a MCFG table. ACPI_TABLE_MISSING beyond the last; ACPI_TABLE_ENTRY, _LENGTH. */
+/*
+ * Segment `index` of a MCFG table. ACPI_TABLE_MISSING beyond the last; ACPI_TABLE_ENTRY, _LENGTH.
+ */
 enum load_error acpi_read_mcfg(
 	const struct acpi_table *table, uint32_t index, struct acpi_ecam *ecam);
 
@@ -188,24 +197,29 @@ enum load_error acpi_read_mcfg(
 enum load_error acpi_read_hpet(const struct acpi_table *table, struct acpi_hpet *hpet);
 
 /*
- * The sleep types of power-off from the \_S5 package of a DSDT or SSDT (ACPI 6.4, 7.4.2 and 20.2), by
- * a scan for the name with bounds checked at every byte. ACPI_NO_S5.
+ * The sleep types of power-off from the \_S5 package of a DSDT or SSDT (ACPI 6.4, 7.4.2 and 20.2),
+ * by a scan for the name with bounds checked at every byte. ACPI_NO_S5.
  */
 enum load_error acpi_read_s5(const struct acpi_table *table, struct acpi_sleep *sleep);
 
-/* The same, from the FADT's DSDT and then every SSDT. ACPI_NO_S5 and what those tables can fail with. */
+/*
+ * The same, from the FADT's DSDT and then every SSDT. ACPI_NO_S5 and what those tables can fail
+ * with.
+ */
 enum load_error acpi_find_s5(const struct acpi *acpi, struct acpi_sleep *sleep);
 
-/* Makes the checksum of the table in `data` right; its length field must say `bytes` (36 at least). */
+/*
+ * Makes the checksum of the table in `data` right; its length field must say `bytes` (36 at least).
+ */
 void acpi_seal_table(void *data, uint32_t bytes);
 
 /*
  * Builds RSDP, RSDT and XSDT (those that the firmware has) in `bytes` of memory at `destination`, a
  * multiple of 16, all entries as before but the first table with `signature` at `replacement`. A
- * table the firmware does not have is added at the end. *rsdp is the new RSDP (equal to `destination`),
- * *used how many bytes are taken; a page is enough for any firmware that acpi_open accepts. The
- * replacement is not looked at. ACPI_BUFFER (too small, not aligned), ACPI_ABOVE_4G (an RSDT has
- * 32-bit entries), MEMORY_ACCESS. Nothing is written if it fails.
+ * table the firmware does not have is added at the end. *rsdp is the new RSDP (equal to
+ * `destination`), *used how many bytes are taken; a page is enough for any firmware that acpi_open
+ * accepts. The replacement is not looked at. ACPI_BUFFER (too small, not aligned), ACPI_ABOVE_4G
+ * (an RSDT has 32-bit entries), MEMORY_ACCESS. Nothing is written if it fails.
  */
 enum load_error acpi_replace_table(const struct acpi *acpi, const char *signature,
 	gpa_t replacement, gpa_t destination, size_t bytes, gpa_t *rsdp, size_t *used);

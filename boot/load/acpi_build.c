@@ -1,6 +1,6 @@
 /*
- * Root tables for a guest: the firmware's, with one table put in the place of another. Only here are
- * tables written, and only in memory that the caller names.
+ * Root tables for a guest: the firmware's, with one table put in the place of another. Only here
+ * are tables written, and only in memory that the caller names.
  */
 #include "boot/load/acpi.h"
 #include "boot/load/acpi_bytes.h"
@@ -33,7 +33,10 @@ static uint32_t count_entries(const struct acpi_table *root, uint32_t entry_byte
 	return (root->bytes - ACPI_HEADER_BYTES) / entry_bytes;
 }
 
-/* The first entry of the root table that points to a table with this signature; the count if none does. */
+/*
+ * The first entry of the root table that points to a table with this signature; the count if none
+ * does.
+ */
 static uint32_t find_entry(const struct guest_memory *memory, const struct acpi_table *root,
 	uint32_t entry_bytes, const char *signature)
 {

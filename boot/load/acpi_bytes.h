@@ -1,6 +1,6 @@
 /*
- * Little-endian fields at any offset of a table, for the files of the ACPI reader only. Whoever calls
- * has checked that the field lies inside.
+ * Little-endian fields at any offset of a table, for the files of the ACPI reader only. Whoever
+ * calls has checked that the field lies inside.
  */
 #ifndef PARAPET_BOOT_ACPI_BYTES_H
 #define PARAPET_BOOT_ACPI_BYTES_H

@@ -1,6 +1,6 @@
 /*
- * What is in a table: the fields of MADT, FADT, MCFG and HPET, and the sleep types from the AML. How a
- * table is found is the business of acpi.c.
+ * What is in a table: the fields of MADT, FADT, MCFG and HPET, and the sleep types from the AML.
+ * How a table is found is the business of acpi.c.
  */
 #include "boot/load/acpi.h"
 #include "boot/load/acpi_bytes.h"
@@ -124,7 +124,9 @@ static uint8_t madt_entry_minimum(uint8_t type)
 	}
 }
 
-/* Fills the part of the entry that depends on its type; `at` has as many bytes as the type needs. */
+/*
+ * Fills the part of the entry that depends on its type; `at` has as many bytes as the type needs.
+ */
 static void read_madt_fields(const uint8_t *at, struct acpi_madt_entry *entry)
 {
 	switch (entry->type) {
@@ -307,7 +309,10 @@ enum load_error acpi_read_hpet(const struct acpi_table *table, struct acpi_hpet 
 	return LOAD_OK;
 }
 
-/* An AML package's length at `at` (20.2.4): its end in *end, and where its contents start. 0: damaged. */
+/*
+ * An AML package's length at `at` (20.2.4): its end in *end, and where its contents start. 0:
+ * damaged.
+ */
 static uint32_t read_package_length(const struct acpi_table *table, uint32_t at, uint32_t *end)
 {
 	uint32_t more;

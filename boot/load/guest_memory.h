@@ -9,18 +9,20 @@
 
 struct guest_memory {
 	/*
-	 * A pointer to `bytes` (above 0) contiguous, readable and writable bytes of memory at `gpa`, or
-	 * NULL if any of them cannot be reached. The range does not wrap. The pointer stays valid until the caller of the loader takes the memory away. A loader maps
-	 * an object whole, in one call, however large.
+	 * A pointer to `bytes` (above 0) contiguous, readable and writable bytes of memory at
+	 * `gpa`, or NULL if any of them cannot be reached. The range does not wrap. The pointer
+	 * stays valid until the caller of the loader takes the memory away. A loader maps an object
+	 * whole, in one call, however large.
 	 */
 	void *(*map)(void *context, gpa_t gpa, size_t bytes);
 	void *context;
 };
 
 /*
- * Something to load: a file that a boot loader has put into memory. `data` is where Parapet reads it,
- * NULL if there is no such file; `gpa` is where that is in guest memory, so that nothing that is loaded
- * lands on top of it. The caller owns it and leaves it as it is until the loader has committed.
+ * Something to load: a file that a boot loader has put into memory. `data` is where Parapet reads
+ * it, NULL if there is no such file; `gpa` is where that is in guest memory, so that nothing that
+ * is loaded lands on top of it. The caller owns it and leaves it as it is until the loader has
+ * committed.
  */
 struct load_source {
 	const void *data;

@@ -1,6 +1,6 @@
 /*
- * Linux by the 64-bit boot protocol: what a bzImage is, where it goes, and what it finds there. Numbers
- * and offsets are those of Linux, Documentation/arch/x86/boot.rst and zero-page.rst.
+ * Linux by the 64-bit boot protocol: what a bzImage is, where it goes, and what it finds there.
+ * Numbers and offsets are those of Linux, Documentation/arch/x86/boot.rst and zero-page.rst.
  */
 #include "boot/load/linux.h"
 
@@ -95,7 +95,9 @@ CHECK_HEADER(kernel_info_offset, 0x268);
 CHECK_HEADER(unknown, 0x26c);
 _Static_assert(sizeof(struct setup_header) == LINUX_HEADER_MAX, "Linux boot protocol");
 
-/* The header's end in the file: no shorter one has init_size, no longer one fits into boot_params. */
+/*
+ * The header's end in the file: no shorter one has init_size, no longer one fits into boot_params.
+ */
 #define HEADER_END_MINIMUM 0x264
 #define HEADER_END_MAXIMUM (LINUX_HEADER_OFFSET + LINUX_HEADER_MAX)
 
@@ -263,7 +265,10 @@ static enum load_error plan_kernel(const struct linux_image *image, const struct
 	};
 	uint64_t base;
 
-	/* The preferred address is a multiple of the alignment, so it is what is found if it is free. */
+	/*
+	 * The preferred address is a multiple of the alignment, so it is what is found if it is
+	 * free.
+	 */
 	if (!memory_map_find(map, &request, &base))
 		return image->relocatable ? LOAD_ERR_NO_ROOM_KERNEL
 					  : LOAD_ERR_LINUX_NOT_RELOCATABLE;

@@ -1,8 +1,8 @@
 /*
- * Linux as a guest: x86 bzImage by the 64-bit boot protocol (Linux, Documentation/arch/x86/boot.rst).
- * Three steps: inspect the file, plan where everything goes, commit to memory. Only commit writes, and
- * it cannot fail half way for a reason that planning could have found. Nothing of any platform enters
- * here; the caller puts the result into a VP.
+ * Linux as a guest: x86 bzImage by the 64-bit boot protocol (Linux,
+ * Documentation/arch/x86/boot.rst). Three steps: inspect the file, plan where everything goes,
+ * commit to memory. Only commit writes, and it cannot fail half way for a reason that planning
+ * could have found. Nothing of any platform enters here; the caller puts the result into a VP.
  *
  * Everything that is planned keeps clear of the sources (kernel file, initrd), of the caller's list
  * and of each other, so the order of copying does not matter and nothing is moved twice.
@@ -57,7 +57,8 @@ struct linux_plan {
 
 /*
  * The state of the boot processor at the kernel's first instruction: 64-bit mode, four-level paging
- * (CR0.PE, CR0.PG, CR4.PAE, EFER.LME and LMA), interrupts off, flat segments with the selectors below.
+ * (CR0.PE, CR0.PG, CR4.PAE, EFER.LME and LMA), interrupts off, flat segments with the selectors
+ * below.
  */
 struct linux_entry {
 	uint64_t rip;
@@ -70,25 +71,26 @@ struct linux_entry {
 };
 
 /*
- * Checks that [file, file + bytes) is a bzImage that the 64-bit protocol can start and fills *image.
- * LINUX_TOO_SHORT, _NO_BOOT_FLAG, _NO_MAGIC, _TOO_OLD, _ZIMAGE, _32BIT, _HEADER, _TRUNCATED, _SIZE,
- * _ALIGNMENT, _PAYLOAD. Nothing is kept of `file`.
+ * Checks that [file, file + bytes) is a bzImage that the 64-bit protocol can start and fills
+ * *image. LINUX_TOO_SHORT, _NO_BOOT_FLAG, _NO_MAGIC, _TOO_OLD, _ZIMAGE, _32BIT, _HEADER,
+ * _TRUNCATED, _SIZE, _ALIGNMENT, _PAYLOAD. Nothing is kept of `file`.
  */
 enum load_error linux_inspect_image(const void *file, size_t bytes, struct linux_image *image);
 
 /*
- * Chooses places: the kernel at its preferred address if that is free, else at the next possible one above
- * it (it moves itself up if loaded lower); its boot data from 64 KiB upwards; the initrd as high as
- * possible below 4 GiB, and above only if it has to and may. LINUX_COMMAND_LINE, _INITRD_EMPTY,
- * _NOT_RELOCATABLE, _NO_ROOM_INITRD, NO_ROOM_KERNEL, NO_ROOM_BOOT_DATA, MANY_SPANS, SOURCE_CHANGED.
+ * Chooses places: the kernel at its preferred address if that is free, else at the next possible
+ * one above it (it moves itself up if loaded lower); its boot data from 64 KiB upwards; the initrd
+ * as high as possible below 4 GiB, and above only if it has to and may. LINUX_COMMAND_LINE,
+ * _INITRD_EMPTY, _NOT_RELOCATABLE, _NO_ROOM_INITRD, NO_ROOM_KERNEL, NO_ROOM_BOOT_DATA, MANY_SPANS,
+ * SOURCE_CHANGED.
  */
 enum load_error linux_plan_boot(const struct linux_image *image,
 	const struct linux_request *request, struct linux_plan *plan);
 
 /*
- * Copies everything into place and fills boot_params, page tables and GDT; the request must be the one
- * that was planned. MEMORY_ACCESS if a planned range cannot be mapped (nothing has been written then),
- * SOURCE_CHANGED.
+ * Copies everything into place and fills boot_params, page tables and GDT; the request must be the
+ * one that was planned. MEMORY_ACCESS if a planned range cannot be mapped (nothing has been written
+ * then), SOURCE_CHANGED.
  */
 enum load_error linux_commit_boot(const struct linux_image *image,
 	const struct linux_request *request, const struct linux_plan *plan,

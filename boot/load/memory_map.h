@@ -1,7 +1,7 @@
 /*
- * The physical memory map, as the firmware gives it (E820) and as a guest is to see it. Addresses here
- * are plain numbers: the map is read as host-physical and handed on as guest-physical, and on every
- * platform these are equal. Nothing about what memory is used for enters here.
+ * The physical memory map, as the firmware gives it (E820) and as a guest is to see it. Addresses
+ * here are plain numbers: the map is read as host-physical and handed on as guest-physical, and on
+ * every platform these are equal. Nothing about what memory is used for enters here.
  *
  * Except for memory_map_add and memory_map_read_multiboot, every function wants a map that
  * memory_map_sanitise has been over; memory_map_reserve keeps it so.
@@ -70,22 +70,23 @@ struct memory_request {
 void memory_map_init(struct memory_map *map);
 
 /*
- * Appends a range as it is; it may overlap others. Length 0 is accepted and adds nothing. Errors leave
- * the map as it was: MAP_FULL; MAP_RANGE if it ends above MEMORY_ADDRESS_LIMIT; MAP_TYPE.
+ * Appends a range as it is; it may overlap others. Length 0 is accepted and adds nothing. Errors
+ * leave the map as it was: MAP_FULL; MAP_RANGE if it ends above MEMORY_ADDRESS_LIMIT; MAP_TYPE.
  */
 enum load_error memory_map_add(
 	struct memory_map *map, uint64_t base, uint64_t length, enum memory_type type);
 
 /*
- * Sorts by address, makes ranges disjoint and joins neighbours of one type. Where ranges overlap the
- * more restrictive type wins: unusable, reserved, NVS, ACPI, RAM. MAP_FULL if the result has too many
- * pieces; the map is then as it was. Uses about 3 KiB of stack.
+ * Sorts by address, makes ranges disjoint and joins neighbours of one type. Where ranges overlap
+ * the more restrictive type wins: unusable, reserved, NVS, ACPI, RAM. MAP_FULL if the result has
+ * too many pieces; the map is then as it was. Uses about 3 KiB of stack.
  */
 enum load_error memory_map_sanitise(struct memory_map *map);
 
 /*
- * Makes [base, base + length) the given type, except where the map already has a more restrictive one.
- * MAP_FULL, MAP_RANGE, MAP_TYPE (also for RAM, which reserves nothing) leave the map as it was.
+ * Makes [base, base + length) the given type, except where the map already has a more restrictive
+ * one. MAP_FULL, MAP_RANGE, MAP_TYPE (also for RAM, which reserves nothing) leave the map as it
+ * was.
  */
 enum load_error memory_map_reserve(
 	struct memory_map *map, uint64_t base, uint64_t length, enum memory_type type);
@@ -105,9 +106,9 @@ uint64_t memory_map_ram_from(const struct memory_map *map, uint64_t base);
 
 /*
  * Appends the entries of a Multiboot v1 memory map (Multiboot 0.6.96, 3.3: mmap_length bytes at
- * mmap_addr, which the caller has copied to `buffer`) and sanitises. Types other than the five are taken
- * as reserved. MAP_TRUNCATED, MAP_ENTRY (size field below 20), MAP_RANGE, MAP_FULL, MAP_NO_RAM; the map
- * is then as it was.
+ * mmap_addr, which the caller has copied to `buffer`) and sanitises. Types other than the five are
+ * taken as reserved. MAP_TRUNCATED, MAP_ENTRY (size field below 20), MAP_RANGE, MAP_FULL,
+ * MAP_NO_RAM; the map is then as it was.
  */
 enum load_error memory_map_read_multiboot(struct memory_map *map, const void *buffer, size_t bytes);
 
@@ -115,8 +116,8 @@ enum load_error memory_map_read_multiboot(struct memory_map *map, const void *bu
 bool memory_span_overlaps(struct memory_span a, struct memory_span b);
 
 /*
- * Appends `count` spans; empty ones are left out. MANY_SPANS if there is no room for all of them; the
- * list is then as it was.
+ * Appends `count` spans; empty ones are left out. MANY_SPANS if there is no room for all of them;
+ * the list is then as it was.
  */
 enum load_error memory_spans_add(
 	struct memory_spans *list, const struct memory_span *spans, size_t count);

@@ -1,6 +1,6 @@
 /*
- * What a Multiboot v1 kernel file is (Multiboot 0.6.96, 3.1; System V ABI for ELF): header, segments,
- * entry point. Where things go is the business of multiboot_boot.c.
+ * What a Multiboot v1 kernel file is (Multiboot 0.6.96, 3.1; System V ABI for ELF): header,
+ * segments, entry point. Where things go is the business of multiboot_boot.c.
  */
 #include "boot/load/multiboot.h"
 
@@ -204,8 +204,8 @@ static enum load_error check_elf_header(const uint8_t *file, size_t bytes, struc
 }
 
 /*
- * ELF's program headers, by physical address. An entry point that is a virtual address of a segment is
- * made physical, as QEMU and GRUB do.
+ * ELF's program headers, by physical address. An entry point that is a virtual address of a segment
+ * is made physical, as QEMU and GRUB do.
  */
 static enum load_error inspect_elf(const uint8_t *file, struct multiboot_image *image)
 {

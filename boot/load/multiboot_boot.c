@@ -193,7 +193,10 @@ static enum load_error check_segments(
 	return LOAD_OK;
 }
 
-/* A place for `bytes` at `preferred` or the next one above, else from `lowest` on; noted in `taken`. */
+/*
+ * A place for `bytes` at `preferred` or the next one above, else from `lowest` on; noted in
+ * `taken`.
+ */
 static bool place_pages(const struct memory_map *map, struct memory_spans *taken, uint64_t bytes,
 	uint64_t preferred, uint64_t lowest, struct memory_span *span)
 {

@@ -1,8 +1,8 @@
 /*
  * What a guest's processor runs on until the guest gives it something better: identity-mapping page
- * tables, built once, before the guest, and never written again (accessed and dirty are preset). And
- * the few bytes at the reset vector. Only contents: whose memory it is and how it is protected, is
- * the platform's.
+ * tables, built once, before the guest, and never written again (accessed and dirty are preset).
+ * And the few bytes at the reset vector. Only contents: whose memory it is and how it is protected,
+ * is the platform's.
  *
  * The first 4 GiB are mapped, read and execute; writable is only what is asked for. With CR0.WP set
  * the guest cannot write elsewhere through them; EFER.NXE must be set too, though no entry here
@@ -41,8 +41,8 @@ bool ap_tables_build(const struct ap_tables_config *config, gpa_t *root);
 
 /*
  * Fills the page at the reset vector. A processor's arrival there is meant to be noticed by its
- * first instruction fetch; should the platform let it through, this holds it: interrupts off, halted,
- * whatever wakes it. The rest of the page is INT3. No stack, no data, any alignment.
+ * first instruction fetch; should the platform let it through, this holds it: interrupts off,
+ * halted, whatever wakes it. The rest of the page is INT3. No stack, no data, any alignment.
  */
 void ap_reset_page_fill(void *page);
 

@@ -1,6 +1,6 @@
 /*
- * The guest's MADT: the firmware's, plus the structure that tells where the wakeup mailbox is. Works on
- * bytes; finding tables, memory for the copy and the new RSDT or XSDT are the loader's.
+ * The guest's MADT: the firmware's, plus the structure that tells where the wakeup mailbox is.
+ * Works on bytes; finding tables, memory for the copy and the new RSDT or XSDT are the loader's.
  */
 #ifndef PARAPET_CORE_MADT_H
 #define PARAPET_CORE_MADT_H

@@ -1,4 +1,7 @@
-/* The mailbox's state machine: see mailbox.h for the states, docs/mailbox.md for the whole story. */
+/*
+ * The mailbox's state machine: see mailbox.h for the states, docs/mailbox.md for the whole
+ * story.
+ */
 #include "core/mailbox/mailbox.h"
 
 /*
@@ -164,7 +167,10 @@ static struct mailbox_result decide(
 		return result;
 	}
 
-	/* Acquire pairs with the release in mailbox_parked(): ready means it has let go of the guest. */
+	/*
+	 * Acquire pairs with the release in mailbox_parked(): ready means it has let go of the
+	 * guest.
+	 */
 	state = word_state(atomic_u64_load(&target->state, memory_order_acquire));
 	if (state == MAILBOX_PARKED || state == MAILBOX_OFFLINE)
 		result.outcome = MAILBOX_READY;
@@ -233,7 +239,10 @@ static void account(struct mailbox *mailbox, vp_id_t by, uint64_t head, uint64_t
 /* The command that was left waiting has been answered, or has given way to another. */
 static void pending_clear(struct mailbox *mailbox, uint64_t head)
 {
-	/* Relaxed: a processor that still finds it compares it with the page before it does anything. */
+	/*
+	 * Relaxed: a processor that still finds it compares it with the page before it does
+	 * anything.
+	 */
 	atomic_u64_compare_exchange(&mailbox->pending, &head, 0, memory_order_relaxed);
 }
 
@@ -386,7 +395,8 @@ bool mailbox_parked(struct mailbox *mailbox, vp_id_t vp, uint64_t tsc)
 
 	/*
 	 * Parked first, then a look for a command that was left: the other half is in
-	 * mailbox_handle_write(). If both sides find each other, the acknowledgement or the state lets only one through.
+	 * mailbox_handle_write(). If both sides find each other, the acknowledgement or the state
+	 * lets only one through.
 	 */
 	atomic_fence(memory_order_seq_cst);
 	pending = atomic_u64_load(&mailbox->pending, memory_order_relaxed);

@@ -1,9 +1,9 @@
 /*
- * The ACPI multiprocessor wakeup mailbox (ACPI 6.6, 5.2.12.19, mailbox version 1): how a guest starts
- * its processors, takes them offline and back, without a single INIT or SIPI. A state machine per
- * processor, changed by atomic transitions only; nothing waits in here, nothing is locked, nothing is
- * allocated. How a write to the page is noticed, how a processor sleeps and how it is woken is the
- * platform's; ACPI tables and page tables are built elsewhere.
+ * The ACPI multiprocessor wakeup mailbox (ACPI 6.6, 5.2.12.19, mailbox version 1): how a guest
+ * starts its processors, takes them offline and back, without a single INIT or SIPI. A state
+ * machine per processor, changed by atomic transitions only; nothing waits in here, nothing is
+ * locked, nothing is allocated. How a write to the page is noticed, how a processor sleeps and how
+ * it is woken is the platform's; ACPI tables and page tables are built elsewhere.
  *
  *	              command WAKEUP            park_check            running
  *	PARKED, OFFLINE ---------> REQUESTED ------------> STARTING ----------> RUNNING
@@ -82,8 +82,9 @@ enum mailbox_outcome {
 /* What the mailbox needs from the platform. */
 struct mailbox_ops {
 	/*
-	 * Ends `target`'s sleep, the one it is in or the one it is about to begin: a wake that comes
-	 * after mailbox_park_check() said to sleep must not be lost on the way there. Never blocks.
+	 * Ends `target`'s sleep, the one it is in or the one it is about to begin: a wake that
+	 * comes after mailbox_park_check() said to sleep must not be lost on the way there. Never
+	 * blocks.
 	 */
 	void (*wake)(void *context, vp_id_t target);
 
@@ -136,7 +137,7 @@ struct mailbox {
 
 struct mailbox_result {
 	enum mailbox_outcome outcome;
-	vp_id_t target; /* meaningful from MAILBOX_WOKEN to MAILBOX_PENDING and from BAD_VECTOR on */
+	vp_id_t target; /* set from WOKEN to PENDING and from BAD_VECTOR on */
 };
 
 /*
@@ -145,7 +146,7 @@ struct mailbox_result {
  */
 bool mailbox_init(struct mailbox *mailbox, const struct mailbox_config *config);
 
-/* Does a write of `bytes` bytes at this offset of the page touch the command? Only then is it one. */
+/* Does a write of `bytes` bytes at this offset of the page touch the command? */
 bool mailbox_write_is_command(uint32_t offset, uint32_t bytes);
 
 /*
@@ -153,9 +154,9 @@ bool mailbox_write_is_command(uint32_t offset, uint32_t bytes);
  * Call it on `from`, in VTL2, after the write has taken effect; `tsc` is the time of the write.
  *
  * Acknowledged, by clearing the command and nothing else: WAKEUP addressed to any processor there
- * is, as soon as it is accepted or refused; TEST once that processor is offline and ready. Left as it
- * is, because the specification has no one who would clear it: a reserved command, an APIC id that
- * does not exist, a VP that may not command, TEST of a processor that failed.
+ * is, as soon as it is accepted or refused; TEST once that processor is offline and ready. Left as
+ * it is, because the specification has no one who would clear it: a reserved command, an APIC id
+ * that does not exist, a VP that may not command, TEST of a processor that failed.
  */
 struct mailbox_result mailbox_handle_write(struct mailbox *mailbox, vp_id_t from, uint64_t tsc);
 
@@ -167,8 +168,8 @@ struct mailbox_result mailbox_handle_write(struct mailbox *mailbox, vp_id_t from
 bool mailbox_park_check(struct mailbox *mailbox, vp_id_t vp, uint64_t tsc, gpa_t *vector);
 
 /*
- * STARTING to RUNNING: `vp`'s first guest instruction comes next. Notes the times of the request and of
- * the start in its struct block_vp. False, and nothing changed, in any other state.
+ * STARTING to RUNNING: `vp`'s first guest instruction comes next. Notes the times of the request
+ * and of the start in its struct block_vp. False, and nothing changed, in any other state.
  */
 bool mailbox_running(struct mailbox *mailbox, vp_id_t vp, uint64_t tsc);
 

@@ -37,9 +37,12 @@ static void run_begin(struct run *run, vp_id_t vp, enum run_state state)
 	/* Relaxed: the VP reads what it wrote itself. */
 	uint64_t word = atomic_u64_load(&own->word, memory_order_relaxed);
 
-	/* Relaxed: R1 orders it against what the VP looks at next; what came before is of no
-	 * interest to a reader of a running state. */
-	atomic_u64_store(&own->word, (word & ~RUN_STATE_MASK) | state, memory_order_relaxed);
+	/*
+	 * R9, pairs with R5: an initiator that waits for the stay before this one may find this word
+	 * without ever having seen the one between them (R3). Without it that initiator returns while
+	 * an access of the stay it waited for is still on its way.
+	 */
+	atomic_u64_store(&own->word, (word & ~RUN_STATE_MASK) | state, memory_order_release);
 	/*
 	 * R1, pairs with R2 and with F1 (core/flush goes through R2): after it the VP looks for
 	 * requests. Without it the store above may be late: the VP finds no request, the initiator

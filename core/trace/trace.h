@@ -74,9 +74,10 @@ enum trace_denied {
 };
 
 /*
- * How a viewer draws an event. BEGIN and END enclose each other on the writer's own line; they carry
- * the same name. The ASYNC ones make a span that begins on one VP's ring and ends on another's: it
- * is named by argument a (a VP), and an ASYNC_BEGIN without an end is a request that came to nothing.
+ * How a viewer draws an event. BEGIN and END enclose each other on the writer's own line; they
+ * carry the same name. The ASYNC ones make a span that begins on one VP's ring and ends on
+ * another's: it is named by argument a (a VP), and an ASYNC_BEGIN without an end is a request that
+ * came to nothing.
  */
 enum trace_phase {
 	TRACE_PHASE_INSTANT,
@@ -96,7 +97,10 @@ struct trace_event_info {
 	const char *arg_b;
 };
 
-/* One record as the ring's memory holds it: struct trace_record in words that may be read any time. */
+/*
+ * One record as the ring's memory holds it: struct trace_record in words that may be read any
+ * time.
+ */
 struct trace_slot {
 	struct atomic_u64 tsc;
 	struct atomic_u64 event_vp; /* event in the lower half, VP in the upper */
@@ -171,8 +175,9 @@ static inline void trace_write(
 /*
  * Copies up to `max` records into `out`, oldest first, starting with record number *next (numbers
  * count from the first ever written); records that are overwritten, or may be at this moment, are
- * skipped, so that at most entries - 1 come back. Returns how many were copied and sets *next to the number after the last one. Any thread, while the VP writes
- * or after it stopped; `memory` and `entries` as given to trace_ring_init().
+ * skipped, so that at most entries - 1 come back. Returns how many were copied and sets *next to
+ * the number after the last one. Any thread, while the VP writes or after it stopped; `memory` and
+ * `entries` as given to trace_ring_init().
  */
 uint64_t trace_ring_read(const void *memory, uint64_t entries, uint64_t *next,
 	struct trace_record *out, uint64_t max);

@@ -55,8 +55,8 @@ static void entry_write(const struct entry *entry)
 		stop("name too long", entry->path);
 	length = snprintf(header, sizeof(header),
 		"070701%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%s", inode_next++,
-		entry->mode, 0, 0, S_ISDIR(entry->mode) ? 2 : 1, 0, entry->size, 0, 0,
-		entry->major, entry->minor, (unsigned int)name_size, 0, entry->path);
+		entry->mode, 0, 0, S_ISDIR(entry->mode) ? 2 : 1, 0, entry->size, 0, 0, entry->major,
+		entry->minor, (unsigned int)name_size, 0, entry->path);
 	output_write(header, (size_t)length + 1);
 	output_write(entry->data, entry->size);
 }

@@ -29,8 +29,8 @@
 #include <ucontext.h>
 #include <unistd.h>
 
-#define PAGE         4096u
-#define BACKING      8u /* pages that take turns under the "moved" address */
+#define PAGE	     4096u
+#define BACKING	     8u /* pages that take turns under the "moved" address */
 #define THREADS_MAX  256u
 #define SEALED_LOOKS 64u
 
@@ -43,15 +43,15 @@ enum slot {
 
 /* What a thread tells the others, in cache lines of its own. */
 struct owner {
-	_Alignas(128) _Atomic uint64_t moved;    /* the number that a reader must see at least */
+	_Alignas(128) _Atomic uint64_t moved; /* the number that a reader must see at least */
 	_Alignas(128) _Atomic uint64_t unmapped; /* odd while the page is gone */
 	_Alignas(128) uint64_t changes;
 	uint64_t accesses;
 	uint64_t faults;
 	uint64_t stale;
-	uint8_t *slots;   /* SLOT_COUNT pages that everybody uses */
-	uint64_t *alias;  /* BACKING + 1 pages: the same memory, mapped once and for all */
-	off_t offset;     /* where this memory starts in the shared file */
+	uint8_t *slots; /* SLOT_COUNT pages that everybody uses */
+	uint64_t *alias; /* BACKING + 1 pages: the same memory, mapped once and for all */
+	off_t offset; /* where this memory starts in the shared file */
 	uint32_t index;
 	int cpu;
 	pthread_t thread;
@@ -220,7 +220,7 @@ static void *owner_run(void *argument)
 		unmapped_change(self);
 		sealed_change(self);
 		self->changes += 3;
-		/* Look at everybody often enough to have their pages in the TLB when they change. */
+		/* Often enough to have everybody's pages in the TLB when they change. */
 		for (uint32_t round = 0; round < 4; round++) {
 			for (uint32_t i = 0; i < owner_count; i++) {
 				moved_check(self, &owners[i]);
@@ -241,11 +241,10 @@ static void owner_create(uint32_t index, int cpu)
 	owner->index = index;
 	owner->cpu = cpu;
 	owner->offset = (off_t)(index * size);
-	owner->alias =
-		mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, file, owner->offset);
+	owner->alias = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, file, owner->offset);
 	/* Guard pages between owners, so that neighbouring mappings never become one. */
-	owner->slots = mmap(NULL, (SLOT_COUNT + 2) * PAGE, PROT_NONE,
-		MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	owner->slots =
+		mmap(NULL, (SLOT_COUNT + 2) * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (owner->alias == MAP_FAILED || owner->slots == MAP_FAILED)
 		fail("mmap");
 	owner->slots += PAGE;

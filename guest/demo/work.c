@@ -14,7 +14,7 @@
 #define CPU_ROUNDS  300000000u
 #define CPU_WORDS   4096u /* 32 KiB: stays in the first cache level */
 #define FORK_ROUNDS 300u
-#define PROGRAM     "/bin/nothing"
+#define PROGRAM	    "/bin/nothing"
 
 static uint64_t time_get_us(void)
 {

@@ -110,14 +110,14 @@ static void exceptions_test(void)
 
 /* --- paging ----------------------------------------------------------------------------------- */
 
-#define WINDOW    0x8000000000ull /* entry 1 of the top table, not in use otherwise */
-#define PRESENT   0x1ull
+#define WINDOW	  0x8000000000ull /* entry 1 of the top table, not in use otherwise */
+#define PRESENT	  0x1ull
 #define WRITABLE  0x2ull
 #define ACCESSED  0x20ull
-#define DIRTY     0x40ull
+#define DIRTY	  0x40ull
 #define NOEXECUTE (1ull << 63)
 #define EFER_NXE  (1ull << 11)
-#define CR0_WP    (1ull << 16)
+#define CR0_WP	  (1ull << 16)
 
 static _Alignas(4096) uint64_t tables[3][512];
 static _Alignas(4096) uint64_t frames[2][512];
@@ -210,8 +210,8 @@ static void cpuid_test(void)
 }
 
 #define CR4_OSFXSR (1ull << 9)
-#define CR0_EM     (1ull << 2)
-#define CR0_TS     (1ull << 3)
+#define CR0_EM	   (1ull << 2)
+#define CR0_TS	   (1ull << 3)
 
 /* Values that the exits of CPUID, MSR and I/O accesses have to leave alone. */
 static void vector_registers_test(void)
@@ -225,9 +225,10 @@ static void vector_registers_test(void)
 		for (uint32_t i = 0; i < 32; i++)
 			in[i] = (round + 1) * 0x9e3779b97f4a7c15ull + i;
 #define EACH_REGISTER(do)                                                                          \
-	do(0) do(1) do(2) do(3) do(4) do(5) do(6) do(7) do(8) do(9) do(10) do(11) do(12) do(13)    \
-		do(14) do(15)
-#define LOAD(n)  "movups 16*" #n "(%0), %%xmm" #n "\n"
+	do                                                                                         \
+	(0) do(1) do(2) do(3) do(4) do(5) do(6) do(7) do(8) do(9) do(10) do(11) do(12) do(13) do(  \
+		14) do(15)
+#define LOAD(n)	 "movups 16*" #n "(%0), %%xmm" #n "\n"
 #define STORE(n) "movups %%xmm" #n ", 16*" #n "(%1)\n"
 		__asm__ volatile(EACH_REGISTER(LOAD) "xor %%eax, %%eax\n"
 						     "cpuid\n"
@@ -369,7 +370,7 @@ static void timer_test(void)
 
 #define PIT_CHANNEL0 0x40
 #define PIT_COMMAND  0x43
-#define PIT_HZ       100u
+#define PIT_HZ	     100u
 
 static void pit_start(void)
 {

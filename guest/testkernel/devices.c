@@ -1,9 +1,9 @@
 /*
- * What a hostile guest tries with the machine's devices: every way round a thin hypervisor that leads
- * through a port, a PCI register or an interrupt controller. Only a paravisor can pass; on the bare
- * machine, where the attempts would succeed, all but the closing checks are skipped unless the word
- * "paravisor" is on the command line. A PCI device "edu" (-device edu) lets it try interrupt messages
- * for real.
+ * What a hostile guest tries with the machine's devices: every way round a thin hypervisor that
+ * leads through a port, a PCI register or an interrupt controller. Only a paravisor can pass; on
+ * the bare machine, where the attempts would succeed, all but the closing checks are skipped unless
+ * the word "paravisor" is on the command line. A PCI device "edu" (-device edu) lets it try
+ * interrupt messages for real.
  */
 #include "acpi.h"
 #include "apic.h"
@@ -19,17 +19,17 @@
 
 #define HOST_BRIDGE PCI_ADDRESS(0, 0)
 #define LPC_BRIDGE  PCI_ADDRESS(31, 0)
-#define AHCI        PCI_ADDRESS(31, 2)
+#define AHCI	    PCI_ADDRESS(31, 2)
 
 /* --- fw_cfg ----------------------------------------------------------------------------------- */
 
-#define FW_CFG_SELECTOR  0x510
-#define FW_CFG_DATA      0x511
-#define FW_CFG_DMA_HIGH  0x514
-#define FW_CFG_DMA_LOW   0x518
+#define FW_CFG_SELECTOR	 0x510
+#define FW_CFG_DATA	 0x511
+#define FW_CFG_DMA_HIGH	 0x514
+#define FW_CFG_DMA_LOW	 0x518
 #define FW_CFG_SIGNATURE 0
-#define FW_CFG_ID        1
-#define FW_CFG_HAS_DMA   2
+#define FW_CFG_ID	 1
+#define FW_CFG_HAS_DMA	 2
 
 /* Big-endian; QEMU's docs/specs/fw_cfg. */
 struct fw_cfg_dma {
@@ -50,15 +50,9 @@ static void dma_string_run(void *argument)
 	const void *from = words;
 	uint64_t count = 1;
 
-	__asm__ volatile("rep outsl"
-			 : "+S"(from), "+c"(count)
-			 : "d"(FW_CFG_DMA_HIGH)
-			 : "memory");
+	__asm__ volatile("rep outsl" : "+S"(from), "+c"(count) : "d"(FW_CFG_DMA_HIGH) : "memory");
 	count = 1;
-	__asm__ volatile("rep outsl"
-			 : "+S"(from), "+c"(count)
-			 : "d"(FW_CFG_DMA_LOW)
-			 : "memory");
+	__asm__ volatile("rep outsl" : "+S"(from), "+c"(count) : "d"(FW_CFG_DMA_LOW) : "memory");
 }
 
 static void fw_cfg_test(void)
@@ -81,7 +75,8 @@ static void fw_cfg_test(void)
 		clock_delay(10000);
 		for (uint32_t n = 0; n < sizeof(target); n++)
 			same &= target[n] == 0x5a;
-		tap_check(same && request.control == __builtin_bswap32(FW_CFG_SIGNATURE << 16 | 0xa),
+		tap_check(
+			same && request.control == __builtin_bswap32(FW_CFG_SIGNATURE << 16 | 0xa),
 			"fw_cfg: DMA by %s writes nothing", names[i]);
 	}
 	io_write16(FW_CFG_SELECTOR, FW_CFG_ID);
@@ -141,9 +136,9 @@ static void ioapic_test(void)
 		if (modes[m].mode == ICR_INIT && cpu_count() == 1)
 			continue;
 		for (uint32_t i = 0; i < count; i++) {
-			ioapic_entry_write(i,
-				(uint64_t)victim(modes[m].mode) << 56 | modes[m].mode | 0x40 |
-					(i == gsi ? 0 : IOAPIC_LEVEL));
+			ioapic_entry_write(i, (uint64_t)victim(modes[m].mode) << 56 |
+						      modes[m].mode | 0x40 |
+						      (i == gsi ? 0 : IOAPIC_LEVEL));
 			harmless &= mode_is_harmless((uint32_t)ioapic_entry_read(i));
 		}
 		clock_delay(20000);
@@ -222,9 +217,9 @@ static bool msi_is_enabled(uint32_t device, uint32_t capability)
 	return pci_read32(device, capability) >> 16 & 1;
 }
 
-#define EDU_ID        0x11e81234
+#define EDU_ID	      0x11e81234
 #define EDU_RAISE     0x60
-#define EDU_ACK       0x64
+#define EDU_ACK	      0x64
 #define COMMAND_READY 0x6 /* memory decoding and bus mastering: a message is a memory write */
 
 static uint32_t edu_find(void)
@@ -333,8 +328,8 @@ static void chipset_test(const struct config *config)
 		now = pci_read8(closed[i].device, closed[i].offset);
 		if (now != before)
 			pci_write8(closed[i].device, closed[i].offset, before);
-		tap_check(now == before, "chipset by %s: %s is closed", config->name,
-			closed[i].name);
+		tap_check(
+			now == before, "chipset by %s: %s is closed", config->name, closed[i].name);
 	}
 }
 
@@ -475,8 +470,8 @@ static void keyboard_wait(void)
 }
 
 /*
- * Last of all: where it succeeds, this very program is somewhere else. The page is a low one, and its
- * counterpart above 1 MiB is in our own image or behind it.
+ * Last of all: where it succeeds, this very program is somewhere else. The page is a low one, and
+ * its counterpart above 1 MiB is in our own image or behind it.
  */
 static void a20_test(void)
 {

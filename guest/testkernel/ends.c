@@ -1,8 +1,10 @@
 /*
- * Ways in which a machine ends, chosen by a word of the command line: poweroff, reset-cf9, reset-kbd,
- * reset-92, triple, hang, exit=N. The runner looks at what comes of it.
+ * Ways in which a machine ends, chosen by a word of the command line: poweroff, reset-cf9,
+ * reset-kbd, reset-92, init-self, init-all, triple, hang, exit=N. The runner looks at
+ * what comes of it.
  */
 #include "acpi.h"
+#include "apic.h"
 #include "boot.h"
 #include "clock.h"
 #include "machine.h"
@@ -32,6 +34,10 @@ void kernel_main(void)
 		io_write8(0x92, 0x00);
 		io_write8(0x92, 0x01);
 	}
+	if (boot_word_find("init-self"))
+		apic_ipi_send(cpuid_get(1, 0).ebx >> 24, ICR_INIT | ICR_ASSERT);
+	if (boot_word_find("init-all"))
+		apic_ipi_send(0, ICR_ALL | ICR_INIT | ICR_ASSERT);
 	if (boot_word_find("triple"))
 		trap_triple_fault();
 	if (boot_word_find("hang"))

@@ -1,7 +1,7 @@
 /*
- * What a hostile guest tries with its processor: memory that is not its own, SVM, machine registers,
- * the APIC. Checks that only a paravisor can pass are skipped on the bare machine; the word
- * "paravisor" on the command line has them run there too, and fail. Devices have devices.c.
+ * What a hostile guest tries with its processor: memory that is not its own, SVM, machine
+ * registers, the APIC. Checks that only a paravisor can pass are skipped on the bare machine; the
+ * word "paravisor" on the command line has them run there too, and fail. Devices have devices.c.
  */
 #include "acpi.h"
 #include "apic.h"
@@ -14,8 +14,8 @@
 #include "trap.h"
 #include "vitals.h"
 
-#define PAGE    4096ull
-#define MIB     0x100000ull
+#define PAGE	4096ull
+#define MIB	0x100000ull
 #define PATTERN 0x6b6f6b6f6b6f6b6full
 
 /* --- memory that the memory map does not call RAM --------------------------------------------- */
@@ -130,8 +130,7 @@ static void execute_run(void *argument)
 /* A fault before the first instruction is over. */
 static bool execution_fails(uint64_t page)
 {
-	return trap_catch(execute_run, (void *)page) != TRAP_NONE &&
-	       cpu_self()->trap.rip == page;
+	return trap_catch(execute_run, (void *)page) != TRAP_NONE && cpu_self()->trap.rip == page;
 }
 
 static void exchange_run(void *argument)
@@ -186,8 +185,8 @@ static void hidden_pages_test(void)
 		bool good, all = true;
 
 		pages++;
-		all &= good = reads_ones(page) && reads_ones(page + 0x7fc) &&
-			      reads_ones(page + PAGE - 8);
+		all &= good =
+			reads_ones(page) && reads_ones(page + 0x7fc) && reads_ones(page + PAGE - 8);
 		bad_reads += !good;
 		trap_catch(write_run, &access);
 		all &= good = reads_ones(access.address);
@@ -235,8 +234,7 @@ static void hidden_edge_test(void)
 	uint64_t page = hidden_next(MIB);
 	struct access access;
 
-	if (!page || !boot_memory_is_ram(page - PAGE, page) ||
-		page - PAGE < (uint64_t)image_end)
+	if (!page || !boot_memory_is_ram(page - PAGE, page) || page - PAGE < (uint64_t)image_end)
 		return;
 	access = (struct access){page - 4, PATTERN};
 	trap_catch(write_run, &access);
@@ -385,8 +383,8 @@ static struct remote_read msr_read_elsewhere(uint32_t msr)
  * Refused, without effect, or a private copy that no other processor sees: a write must be one of
  * these. The value differs from the present one in a bit that the register may hold.
  */
-static void machine_register_test(uint32_t msr, uint64_t flip, bool private_allowed,
-	const char *name)
+static void machine_register_test(
+	uint32_t msr, uint64_t flip, bool private_allowed, const char *name)
 {
 	struct remote_read before = msr_read_elsewhere(msr), after;
 	uint64_t own = 0, now = 0;
@@ -479,8 +477,8 @@ static void apic_base_test(void)
 	}
 	tap_equal((uint64_t)msr_write_catch(MSR_APIC_BASE, base + 0x1000), TRAP_GP,
 		"moving the APIC is #GP");
-	tap_equal((uint64_t)msr_write_catch(MSR_APIC_BASE,
-			  (base & 0xfff) | (uint64_t)control_block),
+	tap_equal(
+		(uint64_t)msr_write_catch(MSR_APIC_BASE, (base & 0xfff) | (uint64_t)control_block),
 		TRAP_GP, "moving the APIC over RAM is #GP");
 	tap_equal((uint64_t)msr_write_catch(MSR_APIC_BASE, base & ~(uint64_t)APIC_BASE_ENABLE),
 		TRAP_GP, "disabling the APIC is #GP");
@@ -569,8 +567,8 @@ static void messages_test(void)
 			if (i)
 				trap_catch(message_write_run, &access);
 		}
-		tap_check(vitals_untouched(nmis), "a message write of %s by the processor does nothing",
-			modes[m].name);
+		tap_check(vitals_untouched(nmis),
+			"a message write of %s by the processor does nothing", modes[m].name);
 	}
 }
 

@@ -104,7 +104,7 @@ static void ipis_remember(void)
 		before[i] = COUNT(i, ipis);
 }
 
-/* Did exactly the processors of this mask get exactly one each? Waits for them, then for surplus. */
+/* Did exactly the processors of this mask get one each? Waits for them, then for surplus. */
 static bool ipis_arrived(uint64_t mask)
 {
 	bool right = true;
@@ -182,7 +182,7 @@ static void flat_test(void)
 		right &= ipi_lands(1u << i, ICR_LOGICAL, 1ull << i);
 	tap_check(right, "logical flat, to each in turn");
 	right = true;
-	for (uint32_t mask = 1; mask < 1u << members; mask += members > 4 ? 37 : 1)
+	for (uint32_t mask = 1; mask<1u << members; mask += members> 4 ? 37 : 1)
 		right &= ipi_lands(mask, ICR_LOGICAL, mask);
 	tap_check(right, "logical flat, to sets");
 }
@@ -215,8 +215,8 @@ static void lowest_test(void)
 	for (uint32_t round = 0; round < 50; round++) {
 		uint32_t sum = 0;
 
-		apic_ipi_send((1u << members) - 1,
-			ICR_LOGICAL | ICR_LOWEST | ICR_ASSERT | VECTOR_COUNT);
+		apic_ipi_send(
+			(1u << members) - 1, ICR_LOGICAL | ICR_LOWEST | ICR_ASSERT | VECTOR_COUNT);
 		clock_wait_for(({
 			sum = 0;
 			for (uint32_t i = 0; i < cpu_total; i++)
@@ -260,10 +260,9 @@ static void ping_pong_test(const char *state, uint32_t rounds)
 		atomic_store_explicit(&ball, 0, memory_order_release);
 		apic_ipi_send(cpus[partner].apic_id, ICR_ASSERT | VECTOR_PING);
 		right &= clock_wait_for(
-			atomic_load_explicit(&ball, memory_order_acquire) >= rounds,
-			30000000);
-		tap_note("%lu ns each way", (tsc_read() - start) * 1000 / rounds /
-						    (clock_frequency() / 1000000 + 1));
+			atomic_load_explicit(&ball, memory_order_acquire) >= rounds, 30000000);
+		tap_note("%lu ns each way",
+			(tsc_read() - start) * 1000 / rounds / (clock_frequency() / 1000000 + 1));
 	}
 	tap_check(right, "%u IPIs to and fro (%s)", rounds, state);
 }
@@ -419,8 +418,7 @@ static void restart_test(void)
 		/* An NMI or an interrupt does not wake it. */
 		apic_ipi_send(cpus[i].apic_id, ICR_ASSERT | VECTOR_COUNT);
 		clock_delay(5000);
-		stopped &= atomic_load(&beats[i]) == now &&
-			   atomic_load(&cpus[i].starts) == starts;
+		stopped &= atomic_load(&beats[i]) == now && atomic_load(&cpus[i].starts) == starts;
 	}
 	atomic_store_explicit(&leave, true, memory_order_release);
 	tap_check(ignored, "a SIPI to a running processor is ignored");

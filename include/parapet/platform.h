@@ -134,6 +134,8 @@ struct platform_ops {
 	 * VP_EXIT_DEBUG. `hidden` in that exit: the guest has not asked for a trap there itself.
 	 */
 	void (*step)(struct platform_vp *vp);
+	/* The trap after an instruction that Parapet has carried out for a single-stepped guest. */
+	void (*inject_single_step)(struct platform_vp *vp);
 	/* Is the guest in the shadow of STI or MOV SS? Clear it: the instruction is done. */
 	bool (*interrupt_shadow)(const struct platform_vp *vp);
 	void (*clear_interrupt_shadow)(struct platform_vp *vp);

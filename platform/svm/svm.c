@@ -197,6 +197,15 @@ static void svm_drop_event(struct platform_vp *platform_vp)
 	svm_vp(platform_vp)->vmcb->event_injection = 0;
 }
 
+static void svm_inject_single_step(struct platform_vp *platform_vp)
+{
+	struct vmcb *vmcb = svm_vp(platform_vp)->vmcb;
+
+	if (svm_inject(platform_vp, VP_EVENT_EXCEPTION, VECTOR_DB, false, 0)) {
+		vmcb->dr6 |= DR6_SINGLE_STEP;
+	}
+}
+
 /*
  * An event whose delivery the exit cut short is delivered at the next entry. QEMU 7.2 reports an
  * external interrupt as an exception with a vector that no exception has: give it its type back.
@@ -459,6 +468,7 @@ static const struct platform_ops svm_ops = {
 	.drop_event = svm_drop_event,
 	.watch_iret = svm_watch_iret,
 	.step = svm_step,
+	.inject_single_step = svm_inject_single_step,
 	.interrupt_shadow = svm_interrupt_shadow,
 	.clear_interrupt_shadow = svm_clear_interrupt_shadow,
 	.tsc_offset = svm_tsc_offset,

@@ -1,8 +1,10 @@
 #!/bin/sh
 # Every way in which a run can end, with the status that the contract names for it.
+# shellcheck disable=SC2034,SC2154 # the shared file uses and sets these
 cd "$(dirname "$0")/../.." || exit 1
+# shellcheck source=tests/tools/common.inc
 . tests/tools/common.inc
-plan 45
+plan 48
 
 HELLO="channel @block 0x1000000 %BLOCK
 channel @guest
@@ -138,26 +140,52 @@ end "bare: exit device with 0" 0 "wrote 0" "exit 1" --no-paravisor -- -device is
 end "bare: exit device with 2" 1 "wrote 2" "exit 5" --no-paravisor -- -device isa-debug-exit
 end "bare: QEMU dies" 4 "ended by itself" "exit 1" --no-paravisor
 
+wait_for_hello() {
+	for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+		grep -q hello "$WORK/out" && break
+		sleep 0.1
+	done
+}
+
 # Signals, from the terminal or from anywhere.
 signal() {
 	name=$1 expected=$2
 	FAKE_SCRIPT="$HELLO
 $3"
 	export FAKE_SCRIPT
-	"$PARAPET" run --kernel "$WORK/linux" </dev/null >"$WORK/out" 2>"$WORK/err" &
+	# A shell starts its background processes with SIGINT ignored; Perl gives it back.
+	: >"$WORK/out"
+	perl -e '$SIG{INT} = shift; exec @ARGV' "$5" "$PARAPET" run --kernel "$WORK/linux" \
+		</dev/null >"$WORK/out" 2>"$WORK/err" &
 	pid=$!
-	for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
-		grep -q hello "$WORK/out" && break
-		sleep 0.1
-	done
+	wait_for_hello
 	kill -s "$name" "$pid"
 	wait "$pid"
 	status=$?
-	[ "$status" -eq "$expected" ] && said "interrupted" && clean
+	[ "$status" -eq "$expected" ] && { [ "$status" -eq 0 ] || said "interrupted"; } && clean
 	ok "$4: status $expected"
 }
-# A shell starts its background processes with SIGINT ignored: TERM and HUP stand for it here.
-signal TERM 143 "" "SIGTERM"
-signal HUP 129 "" "SIGHUP"
-signal TERM 143 "mute" "SIGTERM, and QEMU does not answer"
+signal TERM 143 "" "SIGTERM" DEFAULT
+signal HUP 129 "" "SIGHUP" DEFAULT
+signal INT 130 "" "SIGINT" DEFAULT
+signal TERM 143 "mute" "SIGTERM, and QEMU does not answer" DEFAULT
+signal INT 0 "sleep 1000
+channel @end power-off 0
+wait-k
+shutdown guest-shutdown" "an ignored SIGINT stays ignored" IGNORE
+
+# If the command itself is killed, QEMU goes with it (its directory cannot be helped).
+FAKE_SCRIPT="$HELLO"
+export FAKE_SCRIPT
+: >"$WORK/out"
+"$PARAPET" run --kernel "$WORK/linux" </dev/null >"$WORK/out" 2>"$WORK/err" &
+pid=$!
+wait_for_hello
+child=$(cat "/proc/$pid/task/$pid/children")
+kill -KILL "$pid"
+wait "$pid" 2>/dev/null
+sleep 0.3
+# It may still wait for somebody to collect it: that is a zombie, and dead.
+[ -n "$child" ] && ! grep -q '^State:[[:space:]]*[A-Y]' "/proc/${child% }/status" 2>/dev/null
+ok "QEMU does not outlive the command"
 finish

@@ -1,7 +1,7 @@
 /*
- * A stand-in for QEMU in the tests of the command: answers the machine protocol, plays Parapet's side
- * of its channel, and does what a script says. Starts nothing; the only file it writes is the memory
- * copy that it is asked for, and its own arguments if $FAKE_ARGS names a file.
+ * A stand-in for QEMU in the tests of the command: answers the machine protocol, plays Parapet's
+ * side of its channel, and does what a script says. Starts nothing; the only file it writes is the
+ * memory copy that it is asked for, and its own arguments if $FAKE_ARGS names a file.
  *
  * $FAKE_SCRIPT is the script itself, one step a line. Steps run once the machine was told to run:
  *   console TEXT    prints on the guest's console (\n, \r and \e are understood)

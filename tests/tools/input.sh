@@ -1,6 +1,8 @@
 #!/bin/sh
 # Bad usage and bad files: one clear line, status 2, before anything is started.
+# shellcheck disable=SC2034,SC2154 # the shared file uses and sets these
 cd "$(dirname "$0")/../.." || exit 1
+# shellcheck source=tests/tools/common.inc
 . tests/tools/common.inc
 plan 50
 

@@ -1,6 +1,8 @@
 #!/bin/sh
 # On a terminal: raw while the guest runs, as it was afterwards; Ctrl-A X ends the run.
+# shellcheck disable=SC2034,SC2154 # the shared file uses and sets these
 cd "$(dirname "$0")/../.." || exit 1
+# shellcheck source=tests/tools/common.inc
 . tests/tools/common.inc
 plan 8
 

@@ -1,7 +1,7 @@
 /*
- * Guest memory for the loaders' tests: one block that starts at guest address 0. With AddressSanitizer
- * nothing of it may be touched but what a loader has asked for through guest_memory.map, to the byte.
- * Also the deterministic random numbers of the mutation tests.
+ * Guest memory for the loaders' tests: one block that starts at guest address 0. With
+ * AddressSanitizer nothing of it may be touched but what a loader has asked for through
+ * guest_memory.map, to the byte. Also the deterministic random numbers of the mutation tests.
  */
 #ifndef TESTS_UNIT_LOAD_ARENA_H
 #define TESTS_UNIT_LOAD_ARENA_H

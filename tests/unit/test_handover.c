@@ -1,6 +1,7 @@
 /*
- * The hand-over: what is written is read back; whatever else is read is refused, never believed. The
- * tree under test always ends at a page that must not be touched, so that reading past it is seen.
+ * The hand-over: what is written is read back; whatever else is read is refused, never believed.
+ * The tree under test always ends at a page that must not be touched, so that reading past it is
+ * seen.
  */
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,6 +1,7 @@
 /*
- * boot/load/linux: a synthetic bzImage that is right, each way in which it can be wrong, what a guest
- * finds in memory, and a hundred thousand damaged headers. PARAPET_TEST_KERNEL may name a real bzImage.
+ * boot/load/linux: a synthetic bzImage that is right, each way in which it can be wrong, what a
+ * guest finds in memory, and a hundred thousand damaged headers. PARAPET_TEST_KERNEL may name a
+ * real bzImage.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -11,16 +12,16 @@
 #include "boot/load/linux.h"
 #include "tests/unit/load_arena.h"
 
-#define MIB		0x100000ull
-#define SETUP_BYTES	1024
-#define KERNEL_BYTES	0x4000
-#define FILE_BYTES	(SETUP_BYTES + KERNEL_BYTES)
-#define PREFERRED	(16 * MIB)
-#define INIT_BYTES	(4 * MIB)
-#define ARENA_BYTES	(64 * MIB)
-#define KERNEL_SOURCE	(40 * MIB)
-#define INITRD_SOURCE	(44 * MIB)
-#define INITRD_BYTES	70000
+#define MIB	      0x100000ull
+#define SETUP_BYTES   1024
+#define KERNEL_BYTES  0x4000
+#define FILE_BYTES    (SETUP_BYTES + KERNEL_BYTES)
+#define PREFERRED     (16 * MIB)
+#define INIT_BYTES    (4 * MIB)
+#define ARENA_BYTES   (64 * MIB)
+#define KERNEL_SOURCE (40 * MIB)
+#define INITRD_SOURCE (44 * MIB)
+#define INITRD_BYTES  70000
 
 static uint8_t good[FILE_BYTES];
 static uint8_t initrd[INITRD_BYTES];
@@ -137,8 +138,8 @@ static void test_inspect_every_truncation(void **state)
 	for (size_t bytes = 0; bytes < FILE_BYTES; bytes += bytes < 2048 ? 1 : 97) {
 		enum load_error error = inspect(good, bytes, &image);
 
-		assert_int_equal(error,
-			bytes < 0x290 ? LOAD_ERR_LINUX_TOO_SHORT : LOAD_ERR_LINUX_TRUNCATED);
+		assert_int_equal(
+			error, bytes < 0x290 ? LOAD_ERR_LINUX_TOO_SHORT : LOAD_ERR_LINUX_TRUNCATED);
 	}
 }
 
@@ -232,8 +233,7 @@ static void test_plan_moves_out_of_the_way(void **state)
 	assert_int_equal(plan.kernel.base, PREFERRED + 2 * MIB);
 
 	image.relocatable = false;
-	assert_int_equal(
-		linux_plan_boot(&image, &request, &plan), LOAD_ERR_LINUX_NOT_RELOCATABLE);
+	assert_int_equal(linux_plan_boot(&image, &request, &plan), LOAD_ERR_LINUX_NOT_RELOCATABLE);
 	request.kernel.gpa = GPA(KERNEL_SOURCE);
 	assert_int_equal(linux_plan_boot(&image, &request, &plan), LOAD_OK);
 }
@@ -264,7 +264,7 @@ static void test_plan_refuses(void **state)
 	request.initrd.bytes = 40 * MIB;
 	assert_int_equal(linux_plan_boot(&image, &request, &plan), LOAD_ERR_LINUX_NO_ROOM_INITRD);
 	request.initrd.bytes = SIZE_MAX;
-	assert_int_equal(linux_plan_boot(&image, &request, &plan), LOAD_ERR_NO_ROOM_KERNEL);
+	assert_int_equal(linux_plan_boot(&image, &request, &plan), LOAD_ERR_LINUX_NO_ROOM_INITRD);
 	request.initrd = (struct load_source){.data = NULL};
 	assert_int_equal(linux_plan_boot(&image, &request, &plan), LOAD_OK);
 	assert_int_equal(plan.initrd.length, 0);
@@ -327,7 +327,8 @@ static bool is_identity(const struct arena *arena, uint64_t cr3, uint64_t addres
 		if (!(entry & 1) || !(entry & 2))
 			return false;
 		if (entry & 0x80)
-			return shift == 21 && (entry & 0xffffffffff000) == ALIGN_DOWN(address, SIZE_2M);
+			return shift == 21 &&
+			       (entry & 0xffffffffff000) == ALIGN_DOWN(address, SIZE_2M);
 		table = entry & 0xffffffffff000;
 	}
 	return false;
@@ -351,8 +352,8 @@ static void check_boot_params(const struct arena *arena, const struct memory_map
 	assert_int_equal(get32(params + 0x0c8), 0);
 	assert_int_equal(get32(params + 0x1e0), 63 * 1024);
 	assert_int_equal(get16(params + 0x002), 63 * 1024);
-	assert_string_equal((const char *)arena->bytes + get32(params + 0x228),
-		"console=ttyS0 quiet");
+	assert_string_equal(
+		(const char *)arena->bytes + get32(params + 0x228), "console=ttyS0 quiet");
 	assert_int_equal(params[0x1e8], map->count);
 	for (uint32_t i = 0; i < map->count; i++) {
 		const uint8_t *e820 = params + 0x2d0 + 20 * i;
@@ -382,7 +383,8 @@ static void test_commit(void **state)
 	inspect(good, FILE_BYTES, &image);
 	assert_int_equal(linux_plan_boot(&image, &request, &plan), LOAD_OK);
 	arena_close(&arena);
-	assert_int_equal(linux_commit_boot(&image, &request, &plan, &arena.memory, &entry), LOAD_OK);
+	assert_int_equal(
+		linux_commit_boot(&image, &request, &plan, &arena.memory, &entry), LOAD_OK);
 	arena_open(&arena);
 
 	assert_int_equal(entry.rip, PREFERRED + 0x200);

@@ -1,4 +1,6 @@
-/* boot/load/memory_map: sorting, overlaps, carving, searching, and the Multiboot form of the map. */
+/*
+ * boot/load/memory_map: sorting, overlaps, carving, searching, and the Multiboot form of the map.
+ */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -206,8 +208,7 @@ static void test_find_keeps_its_promise(void **state)
 	for (uint32_t round = 0; round < 20000; round++) {
 		struct memory_map map;
 		struct memory_span avoid[4];
-		struct memory_request request = {
-			.size = 1 + next_random(&random) % 64,
+		struct memory_request request = {.size = 1 + next_random(&random) % 64,
 			.align = 1ull << next_random(&random) % 6,
 			.lowest = next_random(&random) % 128,
 			.limit = 64 + next_random(&random) % 256,
@@ -219,25 +220,24 @@ static void test_find_keeps_its_promise(void **state)
 
 		memory_map_init(&map);
 		for (uint32_t i = 0; i < 6; i++)
-			memory_map_add(&map, next_random(&random) % 256,
-				next_random(&random) % 128, 1 + next_random(&random) % 5 / 3);
+			memory_map_add(&map, next_random(&random) % 256, next_random(&random) % 128,
+				1 + next_random(&random) % 5 / 3);
 		assert_int_equal(memory_map_sanitise(&map), LOAD_OK);
 		for (size_t i = 0; i < ARRAY_SIZE(avoid); i++)
 			avoid[i] = (struct memory_span){
 				next_random(&random) % 256, next_random(&random) % 16};
 		for (uint64_t at = 0; at + request.size <= request.limit; at += request.align) {
-			bool clear = at >= request.lowest &&
-				     memory_map_is_ram(&map, at, request.size);
+			bool clear =
+				at >= request.lowest && memory_map_is_ram(&map, at, request.size);
 
 			for (size_t i = 0; i < ARRAY_SIZE(avoid); i++)
 				clear = clear && !memory_span_overlaps(avoid[i],
 							 (struct memory_span){at, request.size});
-			if (clear && (expected == UINT64_MAX ||
-					     request.direction == MEMORY_TOP_DOWN))
+			if (clear &&
+				(expected == UINT64_MAX || request.direction == MEMORY_TOP_DOWN))
 				expected = at;
 		}
-		assert_int_equal(
-			memory_map_find(&map, &request, &base), expected != UINT64_MAX);
+		assert_int_equal(memory_map_find(&map, &request, &base), expected != UINT64_MAX);
 		assert_int_equal(base, expected);
 		found += expected != UINT64_MAX;
 	}
@@ -375,7 +375,8 @@ static void test_spans(void **state)
 		assert_int_equal(memory_spans_add(&list, &span, 1), LOAD_OK);
 	assert_int_equal(memory_spans_add(&list, &span, 1), LOAD_ERR_MANY_SPANS);
 	assert_int_equal(memory_spans_add(&list, two, 1), LOAD_OK);
-	assert_true(memory_span_overlaps((struct memory_span){~0ull - 4, 100}, (struct memory_span){~0ull, 1}));
+	assert_true(memory_span_overlaps(
+		(struct memory_span){~0ull - 4, 100}, (struct memory_span){~0ull, 1}));
 	assert_false(memory_span_overlaps((struct memory_span){0, 4}, (struct memory_span){4, 4}));
 }
 
@@ -391,7 +392,7 @@ static void test_every_error_has_its_own_text(void **state)
 			assert_string_not_equal(text, load_error_text(b));
 		assert_string_not_equal(text, load_error_text(LOAD_ERR_COUNT));
 	}
-	assert_non_null(load_error_text((enum load_error)-1));
+	assert_non_null(load_error_text((enum load_error) - 1));
 }
 
 int main(void)

@@ -356,7 +356,10 @@ static void test_wakeup_on_the_way_offline(void **state)
 	assert_int_equal(machine.mailbox.vp[1].outcome[MAILBOX_BAD_VECTOR], 1);
 }
 
-/* The command changes between the decision and the acknowledgement: nobody acknowledges the new one. */
+/*
+ * The command changes between the decision and the acknowledgement: nobody acknowledges the new
+ * one.
+ */
 static bool vector_allowed_and_changed(void *context, gpa_t vector)
 {
 	(void)context;
@@ -604,7 +607,10 @@ static bool wait_seconds_over(time_t since)
 	return now.tv_sec - since > 30;
 }
 
-/* A well-behaved guest: one command at a time, test after offline; it may use any free processor. */
+/*
+ * A well-behaved guest: one command at a time, test after offline; it may use any free
+ * processor.
+ */
 static void *requester_run(void *argument)
 {
 	struct requester *self = argument;
@@ -712,8 +718,8 @@ static void test_threads_wake_race(void **state)
 	sem_post(&machine.wake[ap->vp]);
 	pthread_join(ap->thread, NULL);
 	assert_int_equal(broken, 0);
-	/* Far fewer wakes than requests: a processor that has not gone to sleep needs none. */
-	assert_true(machine.wakes < cycles_wanted());
+	/* One sleep is ended by one wake, and a processor that has not gone to sleep needs none. */
+	assert_true(machine.wakes <= cycles_wanted());
 }
 
 /*

@@ -1,4 +1,6 @@
-/* Parapet's block as the command reads it, whole and broken; statistics, trace, summary, verdict. */
+/*
+ * Parapet's block as the command reads it, whole and broken; statistics, trace, summary, verdict.
+ */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,4 +1,7 @@
-/* The trace rings: what is written comes back, torn records never do, and every event is described. */
+/*
+ * The trace rings: what is written comes back, torn records never do, and every event is
+ * described.
+ */
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>

@@ -10,6 +10,7 @@
  * that changes, the search starts over.
  */
 #include "explore.h"
+#include "parapet/types.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -33,6 +34,7 @@ struct thread {
 	struct memory_operation operation;
 	const void *address;
 	bool forever; /* it may wait for ever */
+	bool alone;   /* its last load was of a word that nobody else writes: spinning on it is vain */
 	void (*step)(void *argument);
 	void *argument;
 	const char *step_name;
@@ -63,6 +65,7 @@ static const char *failure;
 static bool tracing;
 
 static struct word words[WORDS_MAX];
+static uint16_t word_index[WORDS_MAX * 4]; /* by address: number of the word plus one */
 static uint32_t word_count;
 static uint32_t execution;
 static bool start_over;
@@ -139,9 +142,11 @@ static void start_thread(uint32_t thread)
 
 static struct word *word_at(const void *address)
 {
-	for (uint32_t i = 0; i < word_count; i++) {
-		if (words[i].address == address)
-			return &words[i];
+	uint32_t slot = (uint32_t)(memory_mix(0, (uintptr_t)address) >> 40) % ARRAY_SIZE(word_index);
+
+	for (; word_index[slot] != 0; slot = (slot + 1) % ARRAY_SIZE(word_index)) {
+		if (words[word_index[slot] - 1].address == address)
+			return &words[word_index[slot] - 1];
 	}
 	if (word_count == WORDS_MAX) {
 		fprintf(stderr, "explore: more than %d words\n", WORDS_MAX);
@@ -149,7 +154,13 @@ static struct word *word_at(const void *address)
 	}
 	words[word_count] = (struct word){.address = address, .location = MEMORY_NO_LOCATION};
 	snprintf(words[word_count].name, NAME_MAX_BYTES, "word %u", word_count);
-	return &words[word_count++];
+	word_index[slot] = (uint16_t)++word_count;
+	return &words[word_count - 1];
+}
+
+bool explore_names_wanted(void)
+{
+	return tracing;
 }
 
 void explore_name(const void *address, const char *format, ...)
@@ -305,6 +316,8 @@ uint64_t explore_access(enum explore_kind kind, const void *address, uint32_t by
 	word = word_at(address);
 	word->bytes = bytes;
 	note_use(word, kind);
+	if (kind == EXPLORE_LOAD)
+		self->alone = (word->writers & ~(1u << current)) == 0 || !word_is_shared(word);
 	if (!word_is_shared(word))
 		return access_private(kind, address, bytes, value, expected);
 	if (word->location_execution != execution) {
@@ -393,7 +406,7 @@ static uint32_t ways(uint32_t t)
 	if (thread->operation.kind == EXPLORE_STEP)
 		return 1;
 	if (thread->operation.kind == EXPLORE_RELAX)
-		return memory_has_news(t);
+		return !thread->alone && memory_has_news(t);
 	return memory_alternatives(t, &thread->operation);
 }
 
@@ -605,6 +618,7 @@ static bool next_list(uint32_t *fixed)
 static void forget_words(void)
 {
 	memset(words, 0, sizeof(words));
+	memset(word_index, 0, sizeof(word_index));
 	word_count = 0;
 }
 

@@ -68,6 +68,9 @@ void explore_relax_forever(void);
 #define EXPLORE_GHOSTS 16
 extern uint64_t explore_ghost[EXPLORE_GHOSTS];
 
+/* Whether names are of any use in this execution; asked in setup, which is called for each one. */
+bool explore_names_wanted(void);
+
 /* For traces: what the word at this address is called. */
 void explore_name(const void *address, const char *format, ...)
 	__attribute__((format(printf, 2, 3)));

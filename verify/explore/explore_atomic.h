@@ -6,6 +6,8 @@
 #ifndef PARAPET_EXPLORE_ATOMIC_H
 #define PARAPET_EXPLORE_ATOMIC_H
 
+#include <stddef.h>
+
 /* `value` is what the location starts with; afterwards the model holds what was written. */
 struct atomic_u32 {
 	uint32_t value;

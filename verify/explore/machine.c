@@ -93,7 +93,8 @@ void machine_setup(void)
 	run_init(&machine_run, run_vps, MACHINE_VPS, &run_ops, NULL);
 	tlblock_init(&machine_tlblock, tlblock_vps, waiters, &machine_run);
 	flush_init(&machine_flush, flush_vps, &machine_run, &machine_tlblock, 16);
-	name_words();
+	if (explore_names_wanted())
+		name_words();
 }
 
 void machine_prime(vp_id_t vp, uint32_t page)

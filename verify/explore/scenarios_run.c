@@ -15,6 +15,8 @@ static void setup(void)
 	message[0].value = 0;
 	message[1].value = 0;
 	served.value = 0;
+	if (!explore_names_wanted())
+		return;
 	explore_name(&message[0], "message[0]");
 	explore_name(&message[1], "message[1]");
 	explore_name(&served, "served");

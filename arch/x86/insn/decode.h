@@ -57,7 +57,7 @@ enum insn_op {
 	INSN_UNKNOWN = 0, /* not ours, or not an instruction at all */
 	INSN_TRUNCATED, /* the bytes end before the instruction does, and more may follow */
 
-	/* With a memory operand; insn_emulate() does these. ADD to CMP and BT to BTC: hardware order. */
+	/* With a memory operand; insn_emulate() does these. ADD-CMP, BT-BTC: encoding order. */
 	INSN_ADD,
 	INSN_OR,
 	INSN_ADC,
@@ -119,7 +119,7 @@ enum insn_op {
 	INSN_INT3,
 	INSN_INT, /* the immediate is the vector */
 	INSN_VMRUN,
-	INSN_VMMCALL,
+	INSN_VMMCALL, /* VMGEXIT too, which is the same outside SEV-ES */
 	INSN_VMCALL, /* Intel's, which is #UD on AMD's processors: a guest may probe with it */
 	INSN_VMLOAD,
 	INSN_VMSAVE,
@@ -179,7 +179,8 @@ struct insn {
  * Decodes the instruction that begins at bytes[0]. Reads at most the first 15 of the count bytes.
  * Returns true and fills *insn; or returns false with insn->op INSN_UNKNOWN or, when count is below
  * 15 and more bytes might complete it, INSN_TRUNCATED, and every other field 0 except the mode.
- * Register forms of the instructions that exist here for their memory operand are INSN_UNKNOWN.
+ * INSN_UNKNOWN besides, though processors know them: register forms of instructions that exist here
+ * for their memory operand, opcode aliases (82, F6 /1), LOCK MOV CR0 and MOVSXD to 16 bits.
  */
 bool insn_decode(const uint8_t *bytes, size_t count, enum insn_mode mode, struct insn *insn);
 

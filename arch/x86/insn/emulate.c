@@ -1,6 +1,6 @@
 /*
- * Emulator of one decoded instruction with a memory operand: the arithmetic, the flags and the order
- * of effects. Registers change only after the last memory access has succeeded.
+ * Emulator of one decoded instruction with a memory operand: arithmetic, flags and the order of
+ * effects. Registers change only after the last memory access has succeeded.
  */
 #include "arch/x86/insn/emulate.h"
 
@@ -28,7 +28,7 @@ static uint64_t sign_extend(uint64_t value, unsigned int size)
 	return (uint64_t)((int64_t)(value << unused) >> unused);
 }
 
-/* --- addresses ---------------------------------------------------------------------------------- */
+/* --- addresses ---------------------------------------------------------------------------- */
 
 static gva_t linear_address(const struct insn *insn, const struct insn_context *context,
 	unsigned int segment, uint64_t offset)
@@ -70,7 +70,7 @@ gva_t insn_destination_address(const struct insn *insn, const struct insn_contex
 	return linear_address(insn, context, INSN_ES, context->registers->gpr[INSN_RDI]);
 }
 
-/* --- registers ---------------------------------------------------------------------------------- */
+/* --- registers ---------------------------------------------------------------------------- */
 
 /* Eight and sixteen bits leave the rest of a register alone, thirty-two clear it. */
 static uint64_t merge_register(uint64_t old, unsigned int size, uint64_t value)
@@ -112,7 +112,7 @@ static enum insn_result complete(const struct insn *insn, struct insn_registers 
 	return INSN_DONE;
 }
 
-/* --- arithmetic --------------------------------------------------------------------------------- */
+/* --- arithmetic --------------------------------------------------------------------------- */
 
 /* An operand size, flags in and out. */
 struct alu {
@@ -232,7 +232,7 @@ static uint64_t alu_compute(struct alu *alu, enum insn_op op, uint64_t a, uint64
 	}
 }
 
-/* --- instructions ------------------------------------------------------------------------------- */
+/* --- instructions ------------------------------------------------------------------------- */
 
 static bool memory_read(
 	const struct insn_context *context, gva_t address, unsigned int size, uint64_t *value)

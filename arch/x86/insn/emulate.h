@@ -46,10 +46,11 @@ enum insn_result {
 /*
  * Emulates the instruction, or one iteration of it under REP: the caller calls again on INSN_AGAIN,
  * or lets the guest run into the trap again, which bounds its time and keeps interrupts served.
- * A read-modify-write is one read followed by one write of the same bytes, also where a comparison
- * (CMPXCHG) writes back what it found; nothing is read after a write. INSN_LOCK is for the caller to
- * act on. On INSN_DONE, RFLAGS.RF is clear; a single-step trap (TF) and the end of an interrupt
- * shadow are the caller's. Flags that the manual leaves undefined keep their value.
+ * A read-modify-write is one read, then one write of the same bytes, also where a comparison
+ * (CMPXCHG) writes back what it found; nothing is read after a write, but a read whose write is
+ * then refused has happened. INSN_LOCK is for the caller to act on. On INSN_DONE, RFLAGS.RF is
+ * clear; a single-step trap (TF) and the end of an interrupt shadow are the caller's. Flags that
+ * the manual leaves undefined keep their value.
  */
 enum insn_result insn_emulate(const struct insn *insn, const struct insn_context *context);
 

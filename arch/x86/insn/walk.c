@@ -184,8 +184,10 @@ static bool tables_allow(
 		return false;
 	if ((access & WALK_EXECUTE) != 0 && walk->no_execute)
 		return false;
-	if ((access & WALK_USER) != 0 || !user_page)
-		return user_page || (access & WALK_USER) == 0;
+	if ((access & WALK_USER) != 0)
+		return user_page;
+	if (!user_page)
+		return true;
 	/* The supervisor at a user's page. */
 	if ((access & WALK_EXECUTE) != 0)
 		return (registers->cr4 & CR4_SMEP) == 0;
@@ -193,8 +195,16 @@ static bool tables_allow(
 	       ((registers->rflags & RFLAGS_AC) != 0 && (access & WALK_IMPLICIT) == 0);
 }
 
-/* Sets accessed bits, and the dirty bit of the last entry; false if an entry is no longer the same. */
-static bool mark_entries(const struct walk_memory *memory, const struct walk *walk, uint32_t access)
+/* A table that is entered through one of its own entries makes that entry appear at two levels. */
+static void entry_changed(struct walk *walk, unsigned int i, uint64_t desired)
+{
+	for (unsigned int j = i + 1; j < walk->count; j++)
+		if (walk->where[j].value == walk->where[i].value)
+			walk->entry[j] = desired;
+}
+
+/* Sets accessed bits, and the dirty bit of the leaf; false if an entry is no longer the same. */
+static bool mark_entries(const struct walk_memory *memory, struct walk *walk, uint32_t access)
 {
 	for (unsigned int i = 0; i < walk->count; i++) {
 		bool leaf = i == walk->count - 1;
@@ -204,10 +214,12 @@ static bool mark_entries(const struct walk_memory *memory, const struct walk *wa
 			continue; /* a directory pointer has no such bit */
 		if (leaf && (access & WALK_WRITE) != 0)
 			desired |= ENTRY_DIRTY;
-		if (desired != walk->entry[i] &&
-			!memory->compare_exchange(memory->arg, walk->where[i], walk->entry[i],
-				desired, walk->layout->entry_bytes))
+		if (desired == walk->entry[i])
+			continue;
+		if (!memory->compare_exchange(memory->arg, walk->where[i], walk->entry[i], desired,
+			    walk->layout->entry_bytes))
 			return false;
+		entry_changed(walk, i, desired);
 	}
 	return true;
 }

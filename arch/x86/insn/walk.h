@@ -1,6 +1,6 @@
 /*
  * Guest page-table walker: guest-virtual to guest-physical, as the processor would do it, with the
- * page fault it would raise. Guest memory is reached through callbacks only, each entry is read once
+ * page fault it would raise. Guest memory is reached through callbacks only, an entry is read once
  * and nothing is cached. What the guest-physical address is worth is not this file's question.
  *
  * Specification: AMD64 APM volume 2, chapter 5; page-fault error code: 8.2.15.
@@ -35,8 +35,8 @@ struct walk_memory {
 	/* Copies size bytes; false if the guest may not have its tables there. */
 	bool (*read)(void *arg, gpa_t gpa, void *data, size_t size);
 	/*
-	 * Atomically replaces the size bytes at gpa by desired if they equal expected; false if they
-	 * do not, or may not be written. NULL: a read-only walk, accessed and dirty bits stay.
+	 * Atomically replaces the size bytes at gpa by desired if they equal expected; false if
+	 * they do not, or may not be written. NULL: a read-only walk, accessed and dirty bits stay.
 	 */
 	bool (*compare_exchange)(
 		void *arg, gpa_t gpa, uint64_t expected, uint64_t desired, size_t size);
@@ -83,8 +83,8 @@ struct walk_result {
  *
  * Deliberately not checked: bit 8 of entries that lead to another table (AMD's processors reserve
  * it, QEMU's and Intel's do not); shadow stacks and supervisor protection keys, which Parapet's
- * guests are not offered. The four PAE directory pointers are read from memory at each walk, as AMD's
- * processors do under nested paging.
+ * guests are not offered. The four PAE directory pointers are read from memory at each walk, as
+ * AMD's processors do under nested paging.
  */
 enum walk_status walk_guest_tables(const struct walk_registers *registers,
 	const struct walk_memory *memory, gva_t gva, uint32_t access, struct walk_result *result);

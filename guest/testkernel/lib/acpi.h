@@ -13,16 +13,16 @@
 struct acpi_machine {
 	uint32_t cpu_count;
 	uint32_t apic_ids[CPU_COUNT_MAX + 1];
-	uint64_t ioapic;       /* 0 when there is none */
-	uint32_t timer_gsi;    /* where the PIT's interrupt goes */
-	bool has_mailbox;      /* MADT type 0x10 */
+	uint64_t ioapic; /* 0 when there is none */
+	uint32_t timer_gsi; /* where the PIT's interrupt goes */
+	bool has_mailbox; /* MADT type 0x10 */
 	uint16_t pm1a_control; /* ports; 0 when unknown */
 	uint16_t pm1a_event;
 	uint16_t pm_timer;
 	uint16_t smi_command;
 	uint8_t acpi_enable;
 	uint8_t sleep_type_off; /* SLP_TYP of S5 */
-	uint64_t ecam;          /* PCI configuration space in memory, bus 0; 0 when unknown */
+	uint64_t ecam; /* PCI configuration space in memory, bus 0; 0 when unknown */
 	struct {
 		uint64_t start, end;
 	} tables[32]; /* where the tables themselves are */

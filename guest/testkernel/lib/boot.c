@@ -8,7 +8,7 @@
 
 #define MULTIBOOT_LOADED 0x2badb002
 #define INFO_HAS_CMDLINE (1u << 2)
-#define INFO_HAS_MEMORY  (1u << 6)
+#define INFO_HAS_MEMORY	 (1u << 6)
 
 struct multiboot_info {
 	uint32_t flags;

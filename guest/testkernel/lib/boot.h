@@ -36,7 +36,7 @@ const struct memory_range *boot_memory_get(uint32_t index);
 /* Does the memory map call all of [start, end) usable RAM? */
 bool boot_memory_is_ram(uint64_t start, uint64_t end);
 
-/* A page of RAM below 640 KiB that holds nothing. Each call gives another one; 0 when none is left. */
+/* A page of RAM below 640 KiB that holds nothing, another one each time; 0 when none is left. */
 uint64_t boot_low_page_take(void);
 
 /* Is a paravisor underneath: the Hyper-V signature in CPUID, or the word "paravisor"? */

@@ -6,10 +6,10 @@
 #define PIT_FREQUENCY 1193182u
 #define PIT_CHANNEL2  0x42
 #define PIT_COMMAND   0x43
-#define PORT_B        0x61
-#define GATE2         0x01
-#define SPEAKER       0x02
-#define OUT2          0x20
+#define PORT_B	      0x61
+#define GATE2	      0x01
+#define SPEAKER	      0x02
+#define OUT2	      0x20
 
 #define MEASURE_US 50000u
 

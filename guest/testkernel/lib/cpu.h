@@ -15,7 +15,7 @@
 #define VECTOR_WAKE 0xf0
 
 enum cpu_state {
-	CPU_ABSENT,  /* never started, or stopped by INIT */
+	CPU_ABSENT, /* never started, or stopped by INIT */
 	CPU_IDLE,
 	CPU_WORKING,
 };

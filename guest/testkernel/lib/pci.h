@@ -10,11 +10,11 @@
 
 #define PCI_NONE 0xffffffffu
 
-#define PCI_COMMAND      0x04
-#define PCI_BAR0         0x10
+#define PCI_COMMAND	 0x04
+#define PCI_BAR0	 0x10
 #define PCI_CAPABILITIES 0x34
-#define PCI_CAP_MSI      0x05
-#define PCI_CAP_MSIX     0x11
+#define PCI_CAP_MSI	 0x05
+#define PCI_CAP_MSIX	 0x11
 
 /* Bus 0 throughout; address = device << 3 | function. */
 #define PCI_ADDRESS(device, function) ((uint32_t)(device) << 3 | (uint32_t)(function))

@@ -4,8 +4,8 @@
 
 #include "machine.h"
 
-#define COM1             0x3f8
-#define LINE_STATUS      5
+#define COM1		 0x3f8
+#define LINE_STATUS	 5
 #define TRANSMITTER_FREE 0x20
 
 static atomic_flag print_lock = ATOMIC_FLAG_INIT;

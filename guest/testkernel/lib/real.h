@@ -8,10 +8,10 @@
 #include <stdint.h>
 
 struct real_result {
-	uint32_t interrupts;  /* times the real-mode interrupt handler ran */
-	uint32_t cpuid_ebx;   /* leaf 0, asked in real mode */
-	uint32_t cr0;         /* as read in real mode */
-	uint32_t wrapped;     /* the word at ffff:0010, which is linear 0x100000 with A20 on */
+	uint32_t interrupts; /* times the real-mode interrupt handler ran */
+	uint32_t cpuid_ebx; /* leaf 0, asked in real mode */
+	uint32_t cr0; /* as read in real mode */
+	uint32_t wrapped; /* the word at ffff:0010, which is linear 0x100000 with A20 on */
 };
 
 /*

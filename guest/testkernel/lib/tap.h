@@ -17,8 +17,8 @@ bool tap_equal(uint64_t found, uint64_t wanted, const char *name);
 void tap_skip(const char *name, const char *reason);
 
 /*
- * For checks that only a paravisor promises, or that QEMU's processor answers less strictly than its
- * manual: true when there is one, otherwise reports the check as skipped.
+ * For checks that only a paravisor promises, or that QEMU's processor answers less strictly than
+ * its manual: true when there is one, otherwise reports the check as skipped.
  */
 bool tap_wants_paravisor(const char *name);
 

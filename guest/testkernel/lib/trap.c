@@ -5,8 +5,8 @@
 #include "tap.h"
 
 #define IST_NMI 1
-#define IST_DF  2
-#define IST_MC  3
+#define IST_DF	2
+#define IST_MC	3
 
 struct gate {
 	uint16_t offset_low;
@@ -62,8 +62,8 @@ void trap_dispatch(struct trap_frame *frame)
 	struct cpu *self = cpu_self();
 
 	if (frame->vector < TRAP_EXCEPTIONS && frame->vector != TRAP_NMI && self->catch_stack) {
-		self->trap = (struct trap_record){
-			frame->vector, frame->error, frame->rip, cr2_read()};
+		self->trap =
+			(struct trap_record){frame->vector, frame->error, frame->rip, cr2_read()};
 		frame->rip = (uint64_t)trap_catch_resume;
 		frame->cs = SEGMENT_CODE64;
 		frame->ss = SEGMENT_DATA;

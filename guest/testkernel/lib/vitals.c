@@ -79,8 +79,7 @@ bool vitals_good(void)
 
 	for (uint32_t i = 1; i < cpu_count(); i++) {
 		cpu_call_start(&cpus[i], nothing_run, NULL);
-		if (cpu_call_done(&cpus[i], LIMIT_US) &&
-			atomic_load(&cpus[i].starts) == starts[i])
+		if (cpu_call_done(&cpus[i], LIMIT_US) && atomic_load(&cpus[i].starts) == starts[i])
 			continue;
 		tap_note("processor %u is gone", i);
 		good = false;

@@ -1,0 +1,350 @@
+/*
+ * The core's start: from the hand-over to every processor in its run loop and the guest's first
+ * instruction. Everything that is ever taken from Parapet's memory is taken here.
+ */
+#include "arch/x86/ap_start.h"
+#include "arch/x86/apic.h"
+#include "arch/x86/asm.h"
+#include "arch/x86/cpu.h"
+#include "arch/x86/fault.h"
+#include "arch/x86/log.h"
+#include "arch/x86/memory.h"
+#include "arch/x86/registers.h"
+#include "arch/x86/string.h"
+#include "boot/core/calibrate.h"
+#include "boot/core/guest.h"
+#include "boot/core/options.h"
+#include "boot/handover/handover.h"
+#include "boot/load/acpi.h"
+#include "partition/end.h"
+#include "partition/policy.h"
+#include "platform/svm/svm.h"
+
+#define TRACE_ENTRIES 2048
+#define AP_PAGE	      0x8000
+#define LOW_RAM_END   0xa0000
+#define VIDEO_END     0xc0000
+#define ROM_END	      0x100000
+#define TREE_SIZE_MAX 65536
+
+extern const uint8_t image_text_start[], image_text_end[];
+void core_main(const void *tree) __attribute__((noreturn));
+void __stack_chk_fail(void);
+
+static struct partition partition;
+static struct handover_info handover;
+static struct memory_map guest_map;
+static struct acpi acpi;
+static bool has_acpi;
+
+/* libfdt.a of the distribution keeps its stack canary at FS:0x28; Parapet has no other use for FS. */
+static uint64_t canary_area[8];
+
+void __stack_chk_fail(void)
+{
+	fault_stop("stack overrun in libfdt");
+}
+
+static void *firmware_pointer(void *context, gpa_t gpa, size_t bytes)
+{
+	(void)context;
+	return gpa.value >= 0x100000000ull || bytes > 0x100000000ull - gpa.value ||
+			memory_is_parapet(gpa.value, bytes)
+		? NULL
+		: memory_pointer(HPA(gpa.value));
+}
+
+static const struct guest_memory firmware_memory = {.map = firmware_pointer};
+
+static void refuse(const char *text)
+{
+	log_line("E %s", text);
+	end_refuse(&partition);
+}
+
+static void read_handover(const void *tree)
+{
+	asm_wrmsr(MSR_FS_BASE, (uint64_t)canary_area);
+
+	enum handover_error error = handover_read(tree, TREE_SIZE_MAX, &handover);
+
+	if (error != HANDOVER_OK) {
+		log_line("E hand-over: %s", handover_error_text(error));
+		asm_halt_forever();
+	}
+
+	const struct handover_region *image =
+		handover_find_region(&handover, HANDOVER_REGION_IMAGE);
+	const struct handover_region *memory =
+		handover_find_region(&handover, HANDOVER_REGION_MEMORY);
+
+	if (!memory || memory->range.base != image->range.base + image->range.bytes) {
+		log_line("E hand-over: no memory right after Parapet's image");
+		asm_halt_forever();
+	}
+	memory_init(HPA(image->range.base), image->range.bytes + memory->range.bytes,
+		image->range.bytes);
+	/* What the shim needed to get here: nothing executable remains below. */
+	*(uint64_t *)memory_pointer(HPA(asm_read_cr3() & PTE_ADDRESS)) = 0;
+	asm_write_cr3(asm_read_cr3());
+}
+
+static void create_processors(void)
+{
+	uint32_t next = 1;
+
+	interrupt_init();
+	cpu_activate(cpu_create(0, handover.boot_apic_id));
+	for (uint32_t i = 0; i < handover.cpu_count; i++) {
+		if (handover.apic_id[i] > 254) {
+			refuse("an APIC id is above 254: this processor needs x2APIC, which Parapet "
+			       "does not drive yet");
+		}
+		if (handover.apic_id[i] != handover.boot_apic_id) {
+			cpu_create(next++, handover.apic_id[i]);
+		}
+	}
+}
+
+static uint16_t pm_timer_port(void)
+{
+	struct acpi_table table;
+	struct acpi_fadt fadt;
+
+	if (!has_acpi || acpi_find_table(&acpi, "FACP", &table) != LOAD_OK ||
+		acpi_read_fadt(&table, &fadt) != LOAD_OK ||
+		fadt.pm_timer.space != ACPI_SPACE_IO) {
+		return 0;
+	}
+	return (uint16_t)fadt.pm_timer.address;
+}
+
+/* --- the guest's memory ------------------------------------------------------------------------ */
+
+static void build_guest_map(void)
+{
+	memory_map_init(&guest_map);
+	for (uint32_t i = 0; i < handover.memory_count; i++) {
+		memory_map_add(&guest_map, handover.memory[i].base, handover.memory[i].bytes,
+			MEMORY_RAM);
+	}
+	for (uint32_t i = 0; i < handover.firmware_count; i++) {
+		memory_map_add(&guest_map, handover.firmware[i].range.base,
+			handover.firmware[i].range.bytes, handover.firmware[i].type);
+	}
+	if (memory_map_sanitise(&guest_map) != LOAD_OK ||
+		memory_map_reserve(&guest_map, memory_region_base().value, memory_region_bytes(),
+			MEMORY_RESERVED) != LOAD_OK) {
+		refuse("the memory map has too many pieces");
+	}
+}
+
+static bool holds_acpi_table(const struct memory_range *range)
+{
+	for (uint32_t i = 0; i < acpi_count_tables(&acpi); i++) {
+		if (acpi_get_table_address(&acpi, i).value - range->base < range->length) {
+			return true;
+		}
+	}
+	return false;
+}
+
+/* RAM is the guest's, and so is what the firmware left in RAM for it; everything else stays closed. */
+static void map_guest_memory(void)
+{
+	struct memory_span_list *ram = &partition.ram;
+
+	for (uint32_t i = 0; i < guest_map.count; i++) {
+		const struct memory_range *range = &guest_map.ranges[i];
+		uint64_t first = ALIGN_DOWN(range->base, PAGE_SIZE);
+		uint64_t last = ALIGN_UP(range->base + range->length, PAGE_SIZE);
+		bool is_ram = range->type == MEMORY_RAM;
+		bool firmware = range->type == MEMORY_ACPI || range->type == MEMORY_NVS ||
+			(range->type == MEMORY_RESERVED && has_acpi && holds_acpi_table(range)) ||
+			range->base + range->length <= LOW_RAM_END;
+
+		if (memory_is_parapet(first, last - first) || (!is_ram && !firmware) ||
+			last <= ROM_END) {
+			continue;
+		}
+		if (ram->count == ARRAY_SIZE(ram->span)) {
+			refuse("the memory map has too many pieces");
+		}
+		ram->span[ram->count].base = first;
+		ram->span[ram->count++].bytes = last - first;
+		partition.ops->map(GPA(first), last - first,
+			is_ram ? ACCESS_ALL : ACCESS_READ | ACCESS_WRITE);
+	}
+	/* Below 1 MiB a PC has RAM with the firmware's data in it, video memory, and ROM. */
+	ram->span[ram->count].base = 0;
+	ram->span[ram->count++].bytes = LOW_RAM_END;
+	partition.ops->map(GPA(0), LOW_RAM_END, ACCESS_ALL);
+	partition.ops->map(GPA(LOW_RAM_END), VIDEO_END - LOW_RAM_END, ACCESS_READ | ACCESS_WRITE);
+	partition.ops->map(GPA(VIDEO_END), ROM_END - VIDEO_END, ACCESS_READ | ACCESS_EXECUTE);
+}
+
+/* The HPET is a clock; only if it could send messages of its own is it not to be written. */
+static void map_hpet(void)
+{
+	struct acpi_table table;
+	struct acpi_hpet hpet;
+	bool messages = false;
+
+	if (!has_acpi || acpi_find_table(&acpi, "HPET", &table) != LOAD_OK ||
+		acpi_read_hpet(&table, &hpet) != LOAD_OK ||
+		hpet.address.space != ACPI_SPACE_MEMORY ||
+		hpet.address.address >= 0x100000000ull || hpet.address.address % PAGE_SIZE) {
+		return;
+	}
+
+	uint64_t base = (uint64_t)memory_pointer(HPA(hpet.address.address));
+	uint32_t timers = (mmio_read32(base) >> 8 & 31) + 1;
+
+	for (uint32_t i = 0; i < timers; i++) {
+		messages = messages || (mmio_read32(base + 0x100 + 0x20 * i) & (1u << 15));
+	}
+	partition.ops->map(GPA(hpet.address.address), PAGE_SIZE,
+		messages ? ACCESS_READ : ACCESS_READ | ACCESS_WRITE);
+}
+
+/* --- VPs --------------------------------------------------------------------------------------- */
+
+static void kick(void *platform, vp_id_t target)
+{
+	(void)platform;
+	partition.ops->kick(target);
+}
+
+static void create_block(void)
+{
+	uint32_t vps = cpu_count();
+	uint64_t vp_offset = ALIGN_UP(sizeof(struct block_header), CACHE_LINE_BYTES);
+	uint64_t trace_offset =
+		ALIGN_UP(vp_offset + vps * sizeof(struct block_vp), CACHE_LINE_BYTES);
+	uint64_t ring_bytes = trace_ring_bytes(TRACE_ENTRIES);
+	uint64_t bytes = trace_offset + vps * ring_bytes;
+	struct block_header *block = memory_take(bytes, PAGE_SIZE);
+
+	*block = (struct block_header){
+		.magic = BLOCK_MAGIC,
+		.version = BLOCK_VERSION,
+		.header_bytes = sizeof(*block),
+		.bytes = bytes,
+		.platform = "svm",
+		.ap_start_method = "sipi",
+		.vps = vps,
+		.counters = COUNTER_COUNT,
+		.vp_offset = vp_offset,
+		.vp_bytes = sizeof(struct block_vp),
+		.trace_offset = trace_offset,
+		.trace_ring_bytes = ring_bytes,
+		.trace_entries = TRACE_ENTRIES,
+		.tsc_hz = partition.tsc_hz,
+		.text_bytes = (uint64_t)(image_text_end - image_text_start),
+		.memory_bytes = memory_region_bytes(),
+	};
+	partition.block = block;
+	log_line("@block 0x%lx 0x%lx", memory_hpa(block).value, bytes);
+}
+
+static void create_vps(void)
+{
+	static const struct run_ops run_ops = {.kick = kick};
+	uint32_t vps = cpu_count();
+	uint8_t *block = (uint8_t *)partition.block;
+
+	partition.vp_count = vps;
+	run_init(&partition.run, memory_take(vps * sizeof(struct run_vp), CACHE_LINE_BYTES), vps,
+		&run_ops, &partition);
+	for (uint32_t i = 0; i < vps; i++) {
+		struct vp *vp = memory_take(sizeof(*vp), CACHE_LINE_BYTES);
+
+		vp->partition = &partition;
+		vp->id = i;
+		vp->apic_id = cpu_by_id(i)->apic_id;
+		vp->platform = partition.ops->vp_create(i);
+		vp->block = (struct block_vp *)(block + partition.block->vp_offset +
+			i * sizeof(struct block_vp));
+		vp->block->apic_id = vp->apic_id;
+		trace_ring_init(&vp->trace, i,
+			block + partition.block->trace_offset +
+				i * partition.block->trace_ring_bytes,
+			TRACE_ENTRIES);
+		/* Relaxed: nobody else runs yet. */
+		atomic_u32_store(&vp->start,
+			i == 0 ? VP_START_RUNNING : VP_START_WAIT, memory_order_relaxed);
+		atomic_u32_store(&vp->apic_dfr, ~0u, memory_order_relaxed);
+		partition.vp[i] = vp;
+	}
+}
+
+/* Every processor but the first: straight into its run loop, where it waits to be started. */
+static void run_processor(struct cpu *cpu)
+{
+	partition.ops->processor_enable();
+	msr_init_vp(partition.vp[cpu->id]);
+	vp_run(partition.vp[cpu->id]);
+}
+
+static void open_machine(void)
+{
+	const struct acpi *tables = has_acpi ? &acpi : NULL;
+
+	msr_open(partition.ops);
+	io_open(&partition);
+	fixed_init(&partition, tables);
+	map_guest_memory();
+	map_hpet();
+	pci_init(&partition, tables);
+	ioapic_init(&partition, tables);
+	lapic_init(&partition);
+}
+
+void core_main(const void *tree)
+{
+	const char *wrong = NULL;
+
+	log_init();
+	read_handover(tree);
+	end_init(&partition);
+	create_processors();
+	if (!options_parse(handover.options, &partition.options, &wrong)) {
+		log_line("E option not understood, from here on: %s", wrong);
+		end_refuse(&partition);
+	}
+	log_set_verbose(partition.options.verbose);
+	log_info("I Parapet %s, %u processors, %lu KiB of memory at 0x%lx", PARAPET_VERSION,
+		cpu_count(), memory_region_bytes() / 1024, memory_region_base().value);
+
+	apic_init();
+	has_acpi = handover.acpi_rsdp &&
+		acpi_open(&firmware_memory, GPA(handover.acpi_rsdp), &acpi) == LOAD_OK;
+
+	struct calibration clocks = calibrate_clocks(pm_timer_port());
+
+	partition.tsc_hz = clocks.tsc_hz;
+	partition.apic_timer_hz = clocks.apic_timer_hz;
+	partition.physical_bits = (uint8_t)asm_cpuid(0x80000008, 0).eax;
+	partition.huge_pages = asm_cpuid(0x80000001, 0).edx & (1u << 26);
+
+	const char *why = NULL;
+
+	partition.ops = svm_platform(cpu_count(), &why);
+	if (!partition.ops) {
+		refuse(why);
+	}
+	create_block();
+	create_vps();
+	ap_start_all(HPA(AP_PAGE), partition.tsc_hz, run_processor);
+	partition.ops->processor_enable();
+	msr_init_vp(partition.vp[0]);
+	build_guest_map();
+	open_machine();
+	if (!guest_load(&partition, &handover, &guest_map)) {
+		end_refuse(&partition);
+	}
+	log_info("I %lu KiB of Parapet's memory are left; TSC %lu kHz, APIC timer %lu kHz",
+		memory_left() / 1024, partition.tsc_hz / 1000, partition.apic_timer_hz / 1000);
+	memory_close();
+	vp_run(partition.vp[0]);
+}

@@ -1,0 +1,109 @@
+/* Parapet's own options. See options.h. */
+#include "arch/x86/string.h"
+#include "boot/core/options.h"
+
+static bool word_is(const char *word, size_t length, const char *name)
+{
+	return strlen(name) == length && !strncmp(word, name, length);
+}
+
+static bool starts_with(const char *word, size_t length, const char *prefix, const char **rest)
+{
+	size_t prefix_length = strlen(prefix);
+
+	if (length <= prefix_length || strncmp(word, prefix, prefix_length)) {
+		return false;
+	}
+	*rest = word + prefix_length;
+	return true;
+}
+
+/* A port in hexadecimal, with or without 0x; moves *text behind it. */
+static bool parse_port(const char **text, uint16_t *port)
+{
+	uint32_t value = 0;
+	int digits = 0;
+
+	if ((*text)[0] == '0' && (*text)[1] == 'x') {
+		*text += 2;
+	}
+	for (;; digits++) {
+		char c = **text;
+		uint32_t digit = c >= '0' && c <= '9' ? (uint32_t)(c - '0')
+			: c >= 'a' && c <= 'f'	      ? (uint32_t)(c - 'a' + 10)
+			: c >= 'A' && c <= 'F'	      ? (uint32_t)(c - 'A' + 10)
+						      : 16;
+
+		if (digit == 16 || digits == 5) {
+			break;
+		}
+		value = value << 4 | digit;
+		(*text)++;
+	}
+	*port = (uint16_t)value;
+	return digits > 0 && value <= 0xffff;
+}
+
+static bool parse_allow_io(const char *text, struct partition_options *options)
+{
+	uint32_t i = options->allow_io_count;
+
+	if (i == ARRAY_SIZE(options->allow_io) ||
+		!parse_port(&text, &options->allow_io[i].first) || *text++ != '-' ||
+		!parse_port(&text, &options->allow_io[i].last) ||
+		options->allow_io[i].last < options->allow_io[i].first) {
+		return false;
+	}
+	options->allow_io_count++;
+	return *text == ' ' || *text == '\0';
+}
+
+static bool parse_word(const char *word, size_t length, struct partition_options *options)
+{
+	const char *rest;
+	uint16_t port;
+
+	if (word_is(word, length, "verbose")) {
+		options->verbose = true;
+		return true;
+	}
+	if (word_is(word, length, "ap-start=mailbox") || word_is(word, length, "ap-start=sipi")) {
+		options->mailbox = word[9] == 'm';
+		return true;
+	}
+	if (word_is(word, length, "tlb-flush=auto") || word_is(word, length, "tlb-flush=ipi") ||
+		word_is(word, length, "tlb-flush=hypercall")) {
+		return true;
+	}
+	if (starts_with(word, length, "allow-io=", &rest)) {
+		return parse_allow_io(rest, options);
+	}
+	if (starts_with(word, length, "exit-port=", &rest)) {
+		if (!parse_port(&rest, &port)) {
+			return false;
+		}
+		options->exit_port = port;
+		return true;
+	}
+	return false;
+}
+
+bool options_parse(const char *text, struct partition_options *options, const char **wrong)
+{
+	while (*text) {
+		size_t length = 0;
+
+		while (*text == ' ') {
+			text++;
+		}
+		while (text[length] && text[length] != ' ') {
+			length++;
+		}
+		if (length && !parse_word(text, length, options)) {
+			*wrong = text;
+			return false;
+		}
+		text += length;
+	}
+	return true;
+}

@@ -1,0 +1,13 @@
+/* Parapet's own options: words separated by blanks, as the boot loader passes them. */
+#ifndef PARAPET_BOOT_CORE_OPTIONS_H
+#define PARAPET_BOOT_CORE_OPTIONS_H
+
+#include "partition/partition.h"
+
+/*
+ * Understands: verbose, ap-start=mailbox|sipi, tlb-flush=auto|hypercall|ipi, allow-io=FIRST-LAST (hex),
+ * exit-port=PORT. Returns false and the start of the first word that it does not understand.
+ */
+bool options_parse(const char *text, struct partition_options *options, const char **wrong);
+
+#endif

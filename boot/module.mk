@@ -1,0 +1,54 @@
+# The image: build/parapet.elf, the shim with the core inside.
+
+CORE_SRCS := $(filter-out $(wildcard platform/sim/*.c),$(PORTABLE_SRCS)) \
+	$(wildcard arch/x86/*.c boot/core/*.c hv/*.c partition/*.c platform/svm/*.c) \
+	$(wildcard boot/handover/*.c boot/load/*.c arch/x86/insn/*.c)
+CORE_ASM  := $(wildcard arch/x86/*.S boot/core/*.S platform/svm/*.S)
+CORE_OBJS := $(sort $(CORE_SRCS:%.c=$(B)/core/%.o) $(CORE_ASM:%.S=$(B)/core/%.S.o))
+
+# The shim runs below 2 GiB, in an identity map: the same sources, another code model.
+SHIM_CFLAGS := $(filter-out -mcmodel=kernel,$(MACHINE_CFLAGS)) -mcmodel=small
+SHIM_SRCS := $(wildcard boot/shim/*.c boot/handover/*.c boot/load/*.c) \
+	arch/x86/log.c arch/x86/print.c arch/x86/string.c
+SHIM_OBJS := $(sort $(SHIM_SRCS:%.c=$(B)/shim/%.o))
+
+LIBFDT := -Wl,--start-group -lfdt -Wl,--end-group
+LINK   := $(CC) -nostdlib -static -no-pie -Wl,--gc-sections -Wl,-z,noexecstack \
+	-Wl,-z,max-page-size=4096 -Wl,--build-id=none -Wl,--no-warn-rwx-segments
+
+all: $(B)/parapet.elf
+
+$(B)/core/%.o: %.c
+	@mkdir -p $(@D)
+	$(CC) $(MACHINE_CFLAGS) -c $< -o $@
+
+$(B)/core/%.S.o: %.S
+	@mkdir -p $(@D)
+	$(CC) $(MACHINE_CFLAGS) -c $< -o $@
+
+$(B)/shim/%.o: %.c
+	@mkdir -p $(@D)
+	$(CC) $(SHIM_CFLAGS) -c $< -o $@
+
+# Twice: the second pass knows where every function is. The table lies behind the text.
+$(B)/core.elf: $(CORE_OBJS) boot/core/core.lds scripts/make-symbols
+	scripts/make-symbols - $(B)/symbols0.S
+	$(CC) $(MACHINE_CFLAGS) -c $(B)/symbols0.S -o $(B)/symbols0.o
+	$(LINK) -T boot/core/core.lds $(CORE_OBJS) $(B)/symbols0.o $(LIBFDT) -o $(B)/core0.elf
+	scripts/make-symbols $(B)/core0.elf $(B)/symbols1.S
+	$(CC) $(MACHINE_CFLAGS) -c $(B)/symbols1.S -o $(B)/symbols1.o
+	$(LINK) -T boot/core/core.lds $(CORE_OBJS) $(B)/symbols1.o $(LIBFDT) -o $@
+
+$(B)/core.bin: $(B)/core.elf
+	objcopy -O binary $< $@
+
+$(B)/shim/entry.o: boot/shim/entry.S $(B)/core.bin
+	@mkdir -p $(@D)
+	$(CC) $(SHIM_CFLAGS) -DSHIM_CORE_IMAGE='"$(B)/core.bin"' -c $< -o $@
+
+# Multiboot v1 wants a 32-bit ELF, whatever is in it.
+$(B)/parapet.elf: $(SHIM_OBJS) $(B)/shim/entry.o boot/shim/shim.lds
+	$(LINK) -T boot/shim/shim.lds $(B)/shim/entry.o $(SHIM_OBJS) $(LIBFDT) -o $(B)/shim.elf
+	objcopy -O elf32-i386 $(B)/shim.elf $@
+
+-include $(CORE_OBJS:.o=.d) $(SHIM_OBJS:.o=.d)

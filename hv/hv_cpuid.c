@@ -1,0 +1,65 @@
+/*
+ * What Parapet offers a guest, in the leaves that Hyper-V's guests read: enough for clocks that need no
+ * calibration and for cheap APIC accesses. Each bit here is a promise; what is not offered is not
+ * mentioned, because stock kernels take one bit for more than it says.
+ */
+#include "hv/hv_cpuid.h"
+
+#define LEAF_VENDOR	  0x40000000
+#define LEAF_INTERFACE	  0x40000001
+#define LEAF_VERSION	  0x40000002
+#define LEAF_FEATURES	  0x40000003
+#define LEAF_HINTS	  0x40000004
+#define LEAF_LIMITS	  0x40000005
+
+/* LEAF_FEATURES EAX: partition privileges, low half. */
+#define ACCESS_TIME_REF_COUNT (1u << 1)
+#define ACCESS_APIC_MSRS      (1u << 4)
+#define ACCESS_HYPERCALL_MSRS (1u << 5)
+#define ACCESS_VP_INDEX	      (1u << 6)
+#define ACCESS_FREQUENCY_MSRS (1u << 11)
+#define ACCESS_TSC_INVARIANT  (1u << 15)
+
+/* LEAF_FEATURES EDX. */
+#define FEATURE_FREQUENCY_MSRS (1u << 8)
+
+/* LEAF_HINTS EAX. */
+#define HINT_APIC_MSRS	       (1u << 3) /* use MSRs for EOI, ICR and TPR: one exit, no decoding */
+#define HINT_RELAXED_TIMING    (1u << 5)
+
+#define SPINLOCK_NEVER 0xffffffff
+
+struct cpuid_result hv_cpuid(struct vp *vp, uint32_t leaf)
+{
+	struct cpuid_result r = {0};
+
+	switch (leaf) {
+	case LEAF_VENDOR:
+		r.eax = LEAF_LIMITS;
+		r.ebx = 0x7263694d; /* "Microsoft Hv": what stock guests look for */
+		r.ecx = 0x666f736f;
+		r.edx = 0x76482074;
+		break;
+	case LEAF_INTERFACE:
+		r.eax = 0x31237648; /* "Hv#1" */
+		break;
+	case LEAF_VERSION:
+		break;
+	case LEAF_FEATURES:
+		r.eax = ACCESS_TIME_REF_COUNT | ACCESS_APIC_MSRS | ACCESS_HYPERCALL_MSRS |
+			ACCESS_VP_INDEX | ACCESS_FREQUENCY_MSRS | ACCESS_TSC_INVARIANT;
+		r.edx = FEATURE_FREQUENCY_MSRS;
+		break;
+	case LEAF_HINTS:
+		r.eax = HINT_APIC_MSRS | HINT_RELAXED_TIMING;
+		r.ebx = SPINLOCK_NEVER;
+		break;
+	case LEAF_LIMITS:
+		r.eax = VP_COUNT_MAX;
+		r.ebx = vp->partition->vp_count;
+		break;
+	default:
+		break;
+	}
+	return r;
+}

@@ -1,0 +1,275 @@
+/*
+ * The run loop of a VP: requests, entry, exit, and again. The order of the steps around an entry is
+ * the target's side of the synchronisation protocol (docs/architecture.md).
+ */
+#include "arch/x86/asm.h"
+#include "arch/x86/cpu.h"
+#include "arch/x86/fault.h"
+#include "arch/x86/log.h"
+#include "arch/x86/registers.h"
+#include "hv/hv_call.h"
+#include "partition/exits.h"
+#include "partition/guest_access.h"
+#include "partition/policy.h"
+
+/* Exit kinds and their counters are in the same order. */
+_Static_assert((int)COUNTER_EXIT_HYPERCALL == (int)VP_EXIT_HYPERCALL, "counted by kind");
+_Static_assert((int)COUNTER_EXIT_NMI == (int)VP_EXIT_NMI, "counted by kind");
+_Static_assert((int)COUNTER_EXIT_OTHER == (int)VP_EXIT_OTHER, "counted by kind");
+
+void vp_deny(struct vp *vp, enum block_counter counter, uint64_t what)
+{
+	static const char *const names[] = {"port", "MSR", "memory at", "PCI configuration",
+		"interrupt delivery", "instruction"};
+	uint32_t kind = counter - COUNTER_DENIED_IO;
+
+	vp_count_event(vp, counter);
+	trace_write(&vp->trace, asm_rdtsc(), TRACE_GUEST_DENIED, kind, what);
+	/* The first of a kind on each VP is worth a line; a hostile guest must not flood the log. */
+	if (vp->block->counter[counter] <= 8) {
+		log_info("I VP %u: denied %s 0x%lx, rip 0x%lx", vp->id, names[kind], what,
+			vp->platform->registers.rip);
+	}
+}
+
+void vp_inject_exception(struct vp *vp, uint8_t vector, bool has_error, uint32_t error)
+{
+	const struct platform_ops *ops = vp->partition->ops;
+
+	if (!ops->inject(vp->platform, VP_EVENT_EXCEPTION, vector, has_error, error)) {
+		/* The exit cut short the delivery of another event: a fault on top is a #DF. */
+		ops->drop_event(vp->platform);
+		ops->inject(vp->platform, VP_EVENT_EXCEPTION, VECTOR_DF, true, 0);
+	}
+}
+
+void vp_inject_page_fault(struct vp *vp, gva_t address, uint32_t error)
+{
+	struct vp_system_state state;
+
+	vp->partition->ops->system_read(vp->platform, &state);
+	state.cr2 = address.value;
+	vp->partition->ops->system_write(vp->platform, &state);
+	vp_inject_exception(vp, VECTOR_PF, true, error);
+}
+
+void vp_skip_instruction(struct vp *vp)
+{
+	struct insn_registers *registers = &vp->platform->registers;
+
+	if (!vp->exit.next_rip) {
+		uint8_t bytes[INSN_BYTES_MAX];
+		enum insn_mode mode;
+		size_t count = guest_fetch(vp, bytes, &mode);
+		size_t length = insn_length(bytes, count, mode);
+
+		if (!length) {
+			/* Another VP has rewritten it since: the exit is over, the new bytes run. */
+			return;
+		}
+		vp->exit.next_rip = registers->rip + length;
+		if (mode != INSN_LONG64) {
+			vp->exit.next_rip = (uint32_t)vp->exit.next_rip;
+		}
+	}
+	registers->rip = vp->exit.next_rip;
+	registers->rflags &= ~RFLAGS_RF;
+	vp->partition->ops->clear_interrupt_shadow(vp->platform);
+	if (registers->rflags & RFLAGS_TF) {
+		vp->partition->ops->inject_single_step(vp->platform);
+	}
+}
+
+/*
+ * A kick between STI and HLT: where the processor forgets the interrupt shadow over an entry (QEMU
+ * 7.2), an interrupt would be taken before the HLT, which would then sleep on. Waking from it early is
+ * always allowed, so step over it.
+ */
+static void keep_halt_from_sleeping(struct vp *vp)
+{
+	uint8_t bytes[INSN_BYTES_MAX];
+	enum insn_mode mode;
+	struct insn insn;
+
+	if (!vp->partition->ops->interrupt_shadow(vp->platform)) {
+		return;
+	}
+	if (insn_decode(bytes, guest_fetch(vp, bytes, &mode), mode, &insn) &&
+		(insn.op == INSN_HLT || insn.op == INSN_MWAIT)) {
+		vp->platform->registers.rip += insn.length;
+		vp->partition->ops->clear_interrupt_shadow(vp->platform);
+	}
+}
+
+static void handle_other(struct vp *vp)
+{
+	switch (vp->exit.other) {
+	case VP_OTHER_NOT_OFFERED:
+		vp_deny(vp, COUNTER_DENIED_INSTRUCTION, vp->platform->registers.rip);
+		vp_inject_exception(vp, VECTOR_UD, false, 0);
+		return;
+	case VP_OTHER_CACHE:
+		asm_wbinvd();
+		vp_skip_instruction(vp);
+		return;
+	case VP_OTHER_IRET:
+		/* The NMI handler ends with this instruction; the next NMI may come after it. */
+		vp->partition->ops->watch_iret(vp->platform, false);
+		vp->nmi_stepping = true;
+		vp->partition->ops->step(vp->platform);
+		return;
+	}
+}
+
+static void handle_debug(struct vp *vp)
+{
+	vp->nmi_stepping = false;
+	vp->nmi_masked = false;
+	if (!vp->exit.debug.hidden) {
+		vp_inject_exception(vp, VECTOR_DB, false, 0);
+	}
+}
+
+static void handle_exit(struct vp *vp)
+{
+	switch (vp->exit.kind) {
+	case VP_EXIT_HYPERCALL:
+		hv_call(vp);
+		return;
+	case VP_EXIT_CPUID:
+		exit_handle_cpuid(vp);
+		return;
+	case VP_EXIT_MSR:
+		exit_handle_msr(vp);
+		return;
+	case VP_EXIT_IO:
+		exit_handle_io(vp);
+		return;
+	case VP_EXIT_MEMORY_FAULT:
+		exit_handle_memory(vp);
+		return;
+	case VP_EXIT_NMI:
+		keep_halt_from_sleeping(vp);
+		return;
+	case VP_EXIT_DEBUG:
+		handle_debug(vp);
+		return;
+	case VP_EXIT_INIT_SIPI:
+	case VP_EXIT_INTERRUPT:
+	case VP_EXIT_HALT:
+		return; /* taken when the window opened, or not intercepted at all */
+	case VP_EXIT_SHUTDOWN:
+		end_guest(vp, BLOCK_END_TRIPLE_FAULT, 0);
+	case VP_EXIT_OTHER:
+		handle_other(vp);
+		return;
+	case VP_EXIT_KINDS:
+		break;
+	}
+	fault_stop("exit kind %u does not exist", vp->exit.kind);
+}
+
+static void serve_nmi(struct vp *vp)
+{
+	const struct platform_ops *ops = vp->partition->ops;
+
+	if (!vp->nmi_pending || vp->nmi_masked) {
+		return;
+	}
+	if (!ops->inject(vp->platform, VP_EVENT_NMI, VECTOR_NMI, false, 0)) {
+		return; /* another event goes first: the next exit is soon enough for this one */
+	}
+	vp->nmi_pending = false;
+	vp->nmi_masked = true;
+	ops->watch_iret(vp->platform, true);
+	vp_count_event(vp, COUNTER_NMI_INJECTED);
+	trace_write(&vp->trace, asm_rdtsc(), TRACE_GUEST_NMI_INJECTED, vp->platform->registers.rip,
+		0);
+}
+
+/* Looks at everything that others have asked of this VP; true if it may run. */
+static bool serve_requests(struct vp *vp)
+{
+	uint64_t requests = run_requests_take(&vp->partition->run, vp->id);
+
+	if (requests & REQUEST_STOP) {
+		end_stop(vp);
+	}
+	if (requests & REQUEST_NMI) {
+		vp->nmi_pending = true;
+	}
+	/* An NMI from outside is the guest's: its APIC decides where those go. */
+	if (vp->partition->ops->take_nmis()) {
+		vp->nmi_pending = true;
+	}
+	if (!start_serve(vp)) {
+		return false;
+	}
+	serve_nmi(vp);
+	return true;
+}
+
+static void idle(struct vp *vp)
+{
+	struct partition *partition = vp->partition;
+
+	partition->ops->kicks_hold();
+	run_idle_begin(&partition->run, vp->id);
+	if (run_requests_pending(&partition->run, vp->id)) {
+		partition->ops->kicks_open();
+	} else {
+		partition->ops->idle();
+	}
+	run_idle_end(&partition->run, vp->id);
+}
+
+static void first_entry(struct vp *vp)
+{
+	uint64_t now = asm_rdtsc();
+
+	vp->entered = true;
+	trace_write(&vp->trace, now, TRACE_GUEST_FIRST_ENTRY, vp->platform->registers.rip, VTL0);
+	if (vp->id == 0) {
+		vp->partition->block->boot_tsc = now;
+		log_line("@guest");
+		return;
+	}
+	vp->block->ap_start_tsc = now;
+	/* The latest of them all; one after the other, or near enough for a report. */
+	vp->partition->block->ap_last_online_tsc = now;
+	trace_write(&vp->trace, now, TRACE_AP_RUNNING, vp->id, vp->platform->registers.rip);
+}
+
+/* True if the lower VTL was really entered. */
+static bool enter(struct vp *vp)
+{
+	struct partition *partition = vp->partition;
+
+	if (!vp->entered) {
+		first_entry(vp);
+	}
+	partition->ops->kicks_hold();
+	run_enter_begin(&partition->run, vp->id, VTL0);
+	if (run_requests_pending(&partition->run, vp->id)) {
+		run_enter_withdraw(&partition->run, vp->id);
+		partition->ops->kicks_open();
+		return false;
+	}
+	partition->ops->enter(vp->platform, &vp->exit);
+	run_exited(&partition->run, vp->id);
+	partition->ops->kicks_open();
+	return true;
+}
+
+void vp_run(struct vp *vp)
+{
+	cpu_this()->context = vp;
+	for (;;) {
+		if (!serve_requests(vp)) {
+			idle(vp);
+		} else if (enter(vp)) {
+			vp->block->counter[vp->exit.kind]++;
+			handle_exit(vp);
+		}
+	}
+}
