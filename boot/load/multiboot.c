@@ -85,7 +85,7 @@ static bool find_header(const uint8_t *file, size_t bytes, struct header *header
 	for (size_t at = 0; at + sizeof(*header) <= limit; at += HEADER_ALIGN) {
 		memcpy(header, file + at, sizeof(*header));
 		if (header->magic == HEADER_MAGIC &&
-			(uint32_t)(header->magic + header->flags + header->checksum) == 0) {
+			header->checksum == 0u - HEADER_MAGIC - header->flags) {
 			*offset = (uint32_t)at;
 			return true;
 		}

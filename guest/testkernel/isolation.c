@@ -29,10 +29,12 @@ static uint8_t cmos_read(uint8_t index)
 /* RAM below 4 GiB as the machine's maker reports it: CMOS 0x34/0x35, in 64 KiB above 16 MiB. */
 static uint64_t memory_top(void)
 {
-	uint64_t top = 16 * MIB + ((uint64_t)cmos_read(0x35) << 8 | cmos_read(0x34)) * 0x10000;
+	uint64_t units = (uint64_t)cmos_read(0x35) << 8 | cmos_read(0x34);
+	uint64_t top = 16 * MIB;
 
-	if (top > 16 * MIB)
-		return top;
+	/* All ones: nobody answers at these ports. */
+	if (units && units != 0xffff)
+		return top + units * 0x10000;
 	for (uint32_t i = 0; i < boot_memory_count(); i++) {
 		const struct memory_range *range = boot_memory_get(i);
 

@@ -10,7 +10,7 @@ for m in bare paravisor; do
 	done
 	for cpus in 1 4; do
 		kernel $m $cpus isolation ""
-		kernel $m $cpus devices "" -device edu
+		kernel $m $cpus devices "" -device edu -device e1000e
 	done
 	# Without the test device the chipset's own disk controller has to do.
 	kernel $m 2 devices ""
