@@ -20,36 +20,102 @@ HOST_CFLAGS := -std=c11 -O2 -g -Wall -Wextra -Werror -Wmissing-prototypes -D_GNU
 UNIT_CFLAGS := -std=c11 -O1 -g -Wall -Wextra -Werror -D_GNU_SOURCE -fsanitize=address,undefined \
 	-fno-sanitize-recover=all -fno-omit-frame-pointer -Iinclude -I. -MMD -MP -pthread
 
+# A program compiled and linked in one go: its dependency file is PROGRAM.d.
+PROGRAM_DEPS = -MF $@.d -MT $@
+
+# One short line for each step; V=1 shows the commands instead.
+#	$(call say,CC,$<)
+#	$(Q)$(CC) ...
+ifeq ($(V),1)
+Q   :=
+say  = @:
+else
+Q   := @
+say  = @printf '  %-7s %s\n' '$(1)' '$(2)'
+endif
+
+.DELETE_ON_ERROR:
+
 .PHONY: all
-all:
+all: ## build everything that `make run` needs
 
 # What compiles for the host as well as for the machine. A room adds its files in module.mk.
 PORTABLE_SRCS := $(wildcard core/*/*.c)
 
-include $(sort $(wildcard */module.mk */*/module.mk */*/*/module.mk))
+# The rules themselves and the list of all files: what is built from a list depends on these, so
+# that a changed flag, a new file or one that is gone never leaves anything stale.
+RULES := Makefile $(sort $(wildcard */module.mk */*/module.mk */*/*/module.mk))
+LISTS := $(B)/sources.list
+
+include $(filter %/module.mk,$(RULES))
+
+ROOMS := arch bench boot core guest hv include partition platform tests tools verify
+FILES := $(sort $(foreach room,$(ROOMS),$(wildcard $(room)/*.[chS] $(room)/*/*.[chS] \
+	$(room)/*/*/*.[chS])))
+ifneq ($(filter-out clean help format,$(or $(MAKECMDGOALS),all)),)
+UNCHANGED := $(shell mkdir -p $(B); echo '$(FILES)' | cmp -s - $(LISTS) || \
+	echo '$(FILES)' >$(LISTS))
+endif
 
 # --- unit tests: tests/unit/test_*.c, one cmocka program each, linked with all portable code ------
 UNIT_SRCS  := $(wildcard tests/unit/test_*.c)
 UNIT_TESTS := $(UNIT_SRCS:tests/unit/%.c=$(B)/unit/%)
-UNIT_LIB_OBJS := $(PORTABLE_SRCS:%.c=$(B)/unit/obj/%.o)
+UNIT_TEST_OBJS := $(UNIT_SRCS:%.c=$(B)/unit/obj/%.o)
+UNIT_LIB_OBJS  := $(sort $(PORTABLE_SRCS:%.c=$(B)/unit/obj/%.o))
 
-$(B)/unit/obj/%.o: %.c
+$(B)/unit/obj/%.o: %.c $(RULES)
 	@mkdir -p $(@D)
-	$(CC) $(UNIT_CFLAGS) -c $< -o $@
+	$(call say,CC,$@)
+	$(Q)$(CC) $(UNIT_CFLAGS) -c $< -o $@
 
-$(B)/unit/libportable.a: $(UNIT_LIB_OBJS)
-	@rm -f $@
-	ar rcs $@ $^
+# Two objects may share a base name: a new archive each time, and append without looking.
+$(B)/unit/libportable.a: $(UNIT_LIB_OBJS) $(LISTS)
+	$(call say,AR,$@)
+	$(Q)rm -f $@
+	$(Q)ar qcs $@ $(UNIT_LIB_OBJS)
 
-$(B)/unit/test_%: tests/unit/test_%.c $(B)/unit/libportable.a
-	@mkdir -p $(@D)
-	$(CC) $(UNIT_CFLAGS) $< $(B)/unit/libportable.a -lcmocka -lfdt -lZydis $(UNIT_LIBS_$*) -o $@
+$(B)/unit/test_%: $(B)/unit/obj/tests/unit/test_%.o $(B)/unit/libportable.a
+	$(call say,LD,$@)
+	$(Q)$(CC) $(UNIT_CFLAGS) $< $(B)/unit/libportable.a -lcmocka -lfdt -lZydis $(UNIT_LIBS_$*) -o $@
 
+.SECONDARY: $(UNIT_TEST_OBJS)
 .PHONY: unit
 unit: $(UNIT_TESTS)
 
--include $(UNIT_LIB_OBJS:.o=.d) $(UNIT_TESTS:=.d)
+-include $(UNIT_LIB_OBJS:.o=.d) $(UNIT_TEST_OBJS:.o=.d)
 
-.PHONY: clean
-clean:
-	rm -rf $(B)
+# --- the two commands, and what else a person calls -----------------------------------------------
+.PHONY: run check packages packages-check format lint clean help
+run: packages ## install what is missing, build, boot the demo guest (ARGS='--cpus 8': options)
+	$(Q)$(MAKE) --no-print-directory all
+	$(Q)$(B)/parapet run $(ARGS)
+
+packages:
+	$(Q)scripts/install-packages run
+
+packages-check:
+	$(Q)scripts/install-packages run check
+
+# PARTS='unit lint' runs a part of it; tests/run says which parts there are.
+check: packages-check ## install what is missing, build, run all tests (PARTS='unit qemu': some)
+	$(Q)$(MAKE) --no-print-directory check-programs
+	$(Q)B='$(B)' tests/run $(PARTS)
+
+# What tests/run runs.
+.PHONY: check-programs
+check-programs: all unit
+
+lint: packages-check ## clang-format, cppcheck and shellcheck over everything
+	$(Q)scripts/lint
+
+format: ## give all C files the form of .clang-format
+	$(Q)scripts/lint --format
+
+clean: ## remove all that was built
+	$(Q)rm -rf $(B)
+
+help: ## this list
+	@echo 'Parapet $(VERSION): make TARGET'
+	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/\1|\2/p' $(RULES) | sort | \
+		awk -F '|' '{ printf "  %-14s %s\n", $$1, $$2 }'
+	@echo 'V=1 shows every command. Everything is built under $(B)/.'

@@ -1,6 +1,6 @@
 # The image: build/parapet.elf, the shim with the core inside.
 
-CORE_SRCS := $(filter-out $(wildcard platform/sim/*.c),$(PORTABLE_SRCS)) \
+CORE_SRCS := $(filter core/%,$(PORTABLE_SRCS)) \
 	$(wildcard arch/x86/*.c boot/core/*.c hv/*.c partition/*.c platform/svm/*.c) \
 	$(wildcard boot/handover/*.c boot/load/*.c arch/x86/insn/*.c)
 CORE_ASM  := $(wildcard arch/x86/*.S boot/core/*.S platform/svm/*.S)
@@ -18,37 +18,44 @@ LINK   := $(CC) -nostdlib -static -no-pie -Wl,--gc-sections -Wl,-z,noexecstack \
 
 all: $(B)/parapet.elf
 
-$(B)/core/%.o: %.c
+$(B)/core/%.o: %.c $(RULES)
 	@mkdir -p $(@D)
-	$(CC) $(MACHINE_CFLAGS) -c $< -o $@
+	$(call say,CC,$@)
+	$(Q)$(CC) $(MACHINE_CFLAGS) -c $< -o $@
 
-$(B)/core/%.S.o: %.S
+$(B)/core/%.S.o: %.S $(RULES)
 	@mkdir -p $(@D)
-	$(CC) $(MACHINE_CFLAGS) -c $< -o $@
+	$(call say,AS,$@)
+	$(Q)$(CC) $(MACHINE_CFLAGS) -c $< -o $@
 
-$(B)/shim/%.o: %.c
+$(B)/shim/%.o: %.c $(RULES)
 	@mkdir -p $(@D)
-	$(CC) $(SHIM_CFLAGS) -c $< -o $@
+	$(call say,CC,$@)
+	$(Q)$(CC) $(SHIM_CFLAGS) -c $< -o $@
 
 # Twice: the second pass knows where every function is. The table lies behind the text.
-$(B)/core.elf: $(CORE_OBJS) boot/core/core.lds scripts/make-symbols
-	scripts/make-symbols - $(B)/symbols0.S
-	$(CC) $(MACHINE_CFLAGS) -c $(B)/symbols0.S -o $(B)/symbols0.o
-	$(LINK) -T boot/core/core.lds $(CORE_OBJS) $(B)/symbols0.o $(LIBFDT) -o $(B)/core0.elf
-	scripts/make-symbols $(B)/core0.elf $(B)/symbols1.S
-	$(CC) $(MACHINE_CFLAGS) -c $(B)/symbols1.S -o $(B)/symbols1.o
-	$(LINK) -T boot/core/core.lds $(CORE_OBJS) $(B)/symbols1.o $(LIBFDT) -o $@
+$(B)/core.elf: $(CORE_OBJS) boot/core/core.lds scripts/make-symbols $(LISTS)
+	$(call say,LD,$@)
+	$(Q)scripts/make-symbols - $(B)/symbols0.S
+	$(Q)$(CC) $(MACHINE_CFLAGS) -c $(B)/symbols0.S -o $(B)/symbols0.o
+	$(Q)$(LINK) -T boot/core/core.lds $(CORE_OBJS) $(B)/symbols0.o $(LIBFDT) -o $(B)/core0.elf
+	$(Q)scripts/make-symbols $(B)/core0.elf $(B)/symbols1.S
+	$(Q)$(CC) $(MACHINE_CFLAGS) -c $(B)/symbols1.S -o $(B)/symbols1.o
+	$(Q)$(LINK) -T boot/core/core.lds $(CORE_OBJS) $(B)/symbols1.o $(LIBFDT) -o $@
 
 $(B)/core.bin: $(B)/core.elf
-	objcopy -O binary $< $@
+	$(call say,OBJCOPY,$@)
+	$(Q)objcopy -O binary $< $@
 
-$(B)/shim/entry.o: boot/shim/entry.S $(B)/core.bin
+$(B)/shim/entry.o: boot/shim/entry.S $(B)/core.bin $(RULES)
 	@mkdir -p $(@D)
-	$(CC) $(SHIM_CFLAGS) -DSHIM_CORE_IMAGE='"$(B)/core.bin"' -c $< -o $@
+	$(call say,AS,$@)
+	$(Q)$(CC) $(SHIM_CFLAGS) -DSHIM_CORE_IMAGE='"$(B)/core.bin"' -c $< -o $@
 
 # Multiboot v1 wants a 32-bit ELF, whatever is in it.
-$(B)/parapet.elf: $(SHIM_OBJS) $(B)/shim/entry.o boot/shim/shim.lds
-	$(LINK) -T boot/shim/shim.lds $(B)/shim/entry.o $(SHIM_OBJS) $(LIBFDT) -o $(B)/shim.elf
-	objcopy -O elf32-i386 $(B)/shim.elf $@
+$(B)/parapet.elf: $(SHIM_OBJS) $(B)/shim/entry.o boot/shim/shim.lds $(LISTS)
+	$(call say,LD,$@)
+	$(Q)$(LINK) -T boot/shim/shim.lds $(B)/shim/entry.o $(SHIM_OBJS) $(LIBFDT) -o $(B)/shim.elf
+	$(Q)objcopy -O elf32-i386 $(B)/shim.elf $@
 
--include $(CORE_OBJS:.o=.d) $(SHIM_OBJS:.o=.d)
+-include $(CORE_OBJS:.o=.d) $(SHIM_OBJS:.o=.d) $(B)/shim/entry.d

@@ -9,32 +9,38 @@ all: guest
 
 # --- the demo guest: Debian's kernel and busybox, our init and workloads --------------------------
 $(GUEST)/vmlinuz: scripts/fetch-kernel
-	scripts/fetch-kernel 6.12 $@
+	$(call say,FETCH,$@)
+	$(Q)scripts/fetch-kernel 6.12 $@
 
 $(GUEST)/vmlinuz-6.1: scripts/fetch-kernel
-	scripts/fetch-kernel 6.1 $@
+	$(call say,FETCH,$@)
+	$(Q)scripts/fetch-kernel 6.1 $@
 
 $(GUEST)/demo/busybox: scripts/fetch-busybox
-	scripts/fetch-busybox $@
+	$(call say,FETCH,$@)
+	$(Q)scripts/fetch-busybox $@
 
 GUEST_DEMO_CFLAGS := -std=c11 -O2 -Wall -Wextra -Werror -D_GNU_SOURCE -static -no-pie -pthread \
 	-fno-ident
 
-$(GUEST)/demo/storm $(GUEST)/demo/work $(GUEST)/demo/nothing: $(GUEST)/demo/%: guest/demo/%.c
+$(GUEST)/demo/storm $(GUEST)/demo/work $(GUEST)/demo/nothing: $(GUEST)/demo/%: guest/demo/%.c $(RULES)
 	@mkdir -p $(@D)
-	$(CC) $(GUEST_DEMO_CFLAGS) -s -Wl,--build-id=none $< -o $@
+	$(call say,CC,$@)
+	$(Q)$(CC) $(GUEST_DEMO_CFLAGS) -MMD -MP $(PROGRAM_DEPS) -s -Wl,--build-id=none $< -o $@
 
-$(GUEST)/demo/mkcpio: guest/demo/mkcpio.c
+$(GUEST)/demo/mkcpio: guest/demo/mkcpio.c $(RULES)
 	@mkdir -p $(@D)
-	$(CC) $(HOST_CFLAGS) $< -o $@
+	$(call say,CC,$@)
+	$(Q)$(CC) $(HOST_CFLAGS) $(PROGRAM_DEPS) $< -o $@
 
 $(GUEST)/initrd.img: guest/demo/initrd.list guest/demo/init $(GUEST)/demo/mkcpio \
 		$(GUEST)/demo/busybox $(GUEST)/demo/storm $(GUEST)/demo/work $(GUEST)/demo/nothing
-	sed -e 's|@BUILD@|$(GUEST)/demo|' -e 's|@SOURCE@|guest/demo|' $< | \
+	$(call say,CPIO,$@)
+	$(Q)sed -e 's|@BUILD@|$(GUEST)/demo|' -e 's|@SOURCE@|guest/demo|' $< | \
 		$(GUEST)/demo/mkcpio > $@.cpio
-	gzip -n -9 < $@.cpio > $@.tmp
-	rm $@.cpio
-	mv $@.tmp $@
+	$(Q)gzip -n -9 < $@.cpio > $@.tmp
+	$(Q)rm $@.cpio
+	$(Q)mv $@.tmp $@
 
 # --- test kernels: guest/testkernel/NAME.c, one file each, linked with the library beside them ----
 TK_SRCS  := $(wildcard guest/testkernel/*.c)
@@ -50,23 +56,29 @@ TK_CFLAGS := -std=gnu11 -O2 -g -Wall -Wextra -Werror -Wmissing-prototypes -Wvla 
 
 guest: $(TK_ELFS)
 
-$(GUEST)/tests/lib/%.c.o: guest/testkernel/lib/%.c
+$(GUEST)/tests/lib/%.c.o: guest/testkernel/lib/%.c $(RULES)
 	@mkdir -p $(@D)
-	$(CC) $(TK_CFLAGS) -c $< -o $@
+	$(call say,CC,$@)
+	$(Q)$(CC) $(TK_CFLAGS) -c $< -o $@
 
-$(GUEST)/tests/lib/%.S.o: guest/testkernel/lib/%.S
+$(GUEST)/tests/lib/%.S.o: guest/testkernel/lib/%.S $(RULES)
 	@mkdir -p $(@D)
-	$(CC) $(TK_CFLAGS) -c $< -o $@
+	$(call say,AS,$@)
+	$(Q)$(CC) $(TK_CFLAGS) -c $< -o $@
 
-$(GUEST)/tests/%.o: guest/testkernel/%.c
+$(GUEST)/tests/%.o: guest/testkernel/%.c $(RULES)
 	@mkdir -p $(@D)
-	$(CC) $(TK_CFLAGS) -c $< -o $@
+	$(call say,CC,$@)
+	$(Q)$(CC) $(TK_CFLAGS) -c $< -o $@
 
 # Multiboot v1 wants a 32-bit ELF file around the 64-bit code.
-$(GUEST)/tests/%.elf: $(GUEST)/tests/%.o $(TK_OBJS) guest/testkernel/lib/link.ld
-	$(CC) -nostdlib -static -no-pie -Wl,--build-id=none,--no-warn-rwx-segments \
-		-Wl,-z,noexecstack,-z,max-page-size=4096 -T guest/testkernel/lib/link.ld $< $(TK_OBJS) -o $@.64
-	objcopy -O elf32-i386 $@.64 $@
+$(GUEST)/tests/%.elf: $(GUEST)/tests/%.o $(TK_OBJS) guest/testkernel/lib/link.ld $(LISTS)
+	$(call say,LD,$@)
+	$(Q)$(CC) -nostdlib -static -no-pie -Wl,--build-id=none,--no-warn-rwx-segments \
+		-Wl,-z,noexecstack,-z,max-page-size=4096 -T guest/testkernel/lib/link.ld \
+		$< $(TK_OBJS) -o $@.64
+	$(Q)objcopy -O elf32-i386 $@.64 $@
 
 .SECONDARY: $(TK_OBJS) $(TK_SRCS:guest/testkernel/%.c=$(GUEST)/tests/%.o)
--include $(TK_OBJS:.o=.d) $(TK_SRCS:guest/testkernel/%.c=$(GUEST)/tests/%.d)
+-include $(TK_OBJS:.o=.d) $(TK_SRCS:guest/testkernel/%.c=$(GUEST)/tests/%.d) \
+	$(GUEST)/demo/storm.d $(GUEST)/demo/work.d $(GUEST)/demo/nothing.d $(GUEST)/demo/mkcpio.d

@@ -47,7 +47,8 @@ struct cpuid_result hv_cpuid(struct vp *vp, uint32_t leaf)
 		break;
 	case LEAF_FEATURES:
 		r.eax = ACCESS_TIME_REF_COUNT | ACCESS_APIC_MSRS | ACCESS_HYPERCALL_MSRS |
-			ACCESS_VP_INDEX | ACCESS_FREQUENCY_MSRS | ACCESS_TSC_INVARIANT;
+			ACCESS_VP_INDEX | ACCESS_FREQUENCY_MSRS |
+			(vp->partition->tsc_is_invariant ? ACCESS_TSC_INVARIANT : 0);
 		r.edx = FEATURE_FREQUENCY_MSRS;
 		break;
 	case LEAF_HINTS:

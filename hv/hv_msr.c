@@ -13,7 +13,13 @@
 static struct {
 	uint64_t guest_os_id;
 	uint64_t hypercall;
+	uint64_t tsc_invariant; /* TLFS: shows the invariant TSC in CPUID; never taken back */
 } hv;
+
+bool hv_shows_invariant_tsc(void)
+{
+	return hv.tsc_invariant;
+}
 
 /* VMMCALL; RET. Offsets from 16 on are left for VTL calls and returns. */
 static const uint8_t hypercall_code[] = {0x0f, 0x01, 0xd9, 0xc3};
@@ -80,8 +86,8 @@ bool hv_msr_read(struct vp *vp, uint32_t index, uint64_t *value)
 		*value = vp->hv_assist_page;
 		return true;
 	case HV_MSR_TSC_INVARIANT:
-		*value = vp->hv_tsc_invariant;
-		return true;
+		*value = hv.tsc_invariant;
+		return vp->partition->tsc_is_invariant;
 	default:
 		return false;
 	}
@@ -120,11 +126,10 @@ bool hv_msr_write(struct vp *vp, uint32_t index, uint64_t value)
 		vp->hv_assist_page = value;
 		return true;
 	case HV_MSR_TSC_INVARIANT:
-		/* TLFS: bit 0 shows the invariant TSC in CPUID from now on; it cannot be taken back. */
-		if (value & ~1ull) {
+		if ((value & ~1ull) || !vp->partition->tsc_is_invariant) {
 			return false;
 		}
-		vp->hv_tsc_invariant |= value;
+		hv.tsc_invariant |= value;
 		return true;
 	default:
 		return false;

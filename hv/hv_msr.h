@@ -22,6 +22,9 @@ static inline bool hv_msr_is_ours(uint32_t index)
 	return index >= 0x40000000 && index <= 0x40000fff;
 }
 
+/* Has the guest asked for the invariant TSC bit in CPUID? */
+bool hv_shows_invariant_tsc(void);
+
 /* False: the MSR does not exist, or the value is not allowed (#GP). */
 bool hv_msr_read(struct vp *vp, uint32_t index, uint64_t *value);
 bool hv_msr_write(struct vp *vp, uint32_t index, uint64_t value);

@@ -2,6 +2,7 @@
 #include "arch/x86/asm.h"
 #include "arch/x86/registers.h"
 #include "hv/hv_cpuid.h"
+#include "hv/hv_msr.h"
 #include "partition/exits.h"
 
 #define LEAF_HV_FIRST 0x40000000u
@@ -67,6 +68,9 @@ void exit_handle_cpuid(struct vp *vp)
 		}
 		if (leaf == 1 || (leaf == 7 && subleaf == 0)) {
 			mirror_cr4(vp, leaf, &result);
+		}
+		if (leaf == 0x80000007 && hv_shows_invariant_tsc()) {
+			result.edx |= 1u << 8;
 		}
 	}
 	gpr[INSN_RAX] = result.eax;

@@ -3,11 +3,15 @@
 #include "arch/x86/registers.h"
 #include "arch/x86/string.h"
 #include "partition/guest_access.h"
+#include "partition/wakeup.h"
 
 void *guest_ram(const struct partition *partition, gpa_t gpa, uint64_t bytes)
 {
 	const struct memory_span_list *ram = &partition->ram;
 
+	if (wakeup_overlaps(gpa, bytes)) {
+		return NULL; /* in the guest's memory, but not plain memory */
+	}
 	for (uint32_t i = 0; i < ram->count; i++) {
 		if (gpa.value >= ram->span[i].base &&
 			gpa.value - ram->span[i].base < ram->span[i].bytes &&

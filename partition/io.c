@@ -133,6 +133,9 @@ static uint32_t port_read(struct vp *vp, uint16_t port, uint8_t size)
 	if (fw_cfg_owns_port(port)) {
 		return fw_cfg_read(vp, port, size);
 	}
+	if (hotplug_owns_port(port)) {
+		return hotplug_read(port, size);
+	}
 	if (is_keyboard(port) && size == 1) {
 		return asm_in8(port);
 	}
@@ -158,6 +161,8 @@ static void port_write(struct vp *vp, uint16_t port, uint8_t size, uint32_t valu
 		fixed_write(vp, port, size, value);
 	} else if (fw_cfg_owns_port(port)) {
 		fw_cfg_write(vp, port, size, value);
+	} else if (hotplug_owns_port(port)) {
+		hotplug_write(vp, port, size, value);
 	} else if (is_keyboard(port) && size == 1) {
 		keyboard_write(vp, port, (uint8_t)value);
 	} else if (port == 0x92 && (value & 1)) {

@@ -151,6 +151,7 @@ void lapic_write(struct vp *vp, uint32_t offset, uint32_t value)
 	case APIC_DFR:
 		atomic_u32_store(&vp->apic_dfr, value, memory_order_relaxed);
 		break;
+	case APIC_LVT_TIMER:
 	case APIC_LVT_CMCI:
 	case APIC_LVT_THERMAL:
 	case APIC_LVT_PERF:
@@ -165,7 +166,6 @@ void lapic_write(struct vp *vp, uint32_t offset, uint32_t value)
 	case APIC_TPR:
 	case APIC_SVR:
 	case APIC_ESR:
-	case APIC_LVT_TIMER:
 	case APIC_TIMER_DIVIDE:
 		break;
 	default: /* read-only, or not there */

@@ -7,6 +7,7 @@
 #include "partition/exits.h"
 #include "partition/guest_access.h"
 #include "partition/policy.h"
+#include "partition/wakeup.h"
 
 /* What an access callback leaves for exit_handle_memory. */
 struct access {
@@ -35,6 +36,9 @@ static uint64_t device_read(struct vp *vp, gpa_t gpa, uint32_t size)
 		}
 		return pci_memory_read(vp, gpa, size);
 	}
+	if (wakeup_owns_memory(gpa)) {
+		return wakeup_read(gpa, size);
+	}
 	vp_deny(vp, COUNTER_DENIED_MEMORY, gpa.value);
 	return ~0ull;
 }
@@ -57,6 +61,8 @@ static void device_write(struct vp *vp, gpa_t gpa, uint32_t size, uint64_t value
 		if (size == 8) {
 			pci_memory_write(vp, GPA(gpa.value + 4), 4, (uint32_t)(value >> 32));
 		}
+	} else if (wakeup_owns_memory(gpa)) {
+		wakeup_write(vp, gpa, size, value);
 	} else {
 		vp_deny(vp, COUNTER_DENIED_MEMORY, gpa.value);
 	}
@@ -228,6 +234,10 @@ void exit_handle_memory(struct vp *vp)
 		/* The guest's stack or descriptor tables are where nothing is: beyond help. */
 		vp_deny(vp, COUNTER_DENIED_MEMORY, vp->exit.memory.gpa.value);
 		end_guest(vp, BLOCK_END_TRIPLE_FAULT, 0);
+	}
+	if (vp->exit.memory.execute && wakeup_owns_fetch(vp->exit.memory.gpa)) {
+		wakeup_offline(vp);
+		return;
 	}
 	if (vp->exit.memory.execute) {
 		/* All ones is no instruction; a no-execute page of devices is treated the same. */

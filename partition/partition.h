@@ -29,6 +29,7 @@ enum vp_start {
 #define VP_START_STATE(word) ((enum vp_start)((word) & 0xff))
 #define VP_START_PAGE(word)  ((word) >> 8 & 0xff)
 
+struct memory_map;
 struct partition;
 
 struct vp {
@@ -60,7 +61,6 @@ struct vp {
 	uint64_t mtrr_fixed[11];
 	uint64_t tsc_adjust;
 	uint64_t hv_assist_page;
-	uint64_t hv_tsc_invariant;
 };
 
 struct memory_span_list {
@@ -90,9 +90,11 @@ struct partition {
 	struct run run;
 	struct block_header *block;
 	uint64_t tsc_hz;
+	bool tsc_is_invariant; /* constant, never stopping, the same on all processors */
 	uint64_t apic_timer_hz;
 	uint8_t physical_bits;
 	bool huge_pages;
+	const struct memory_map *guest_map; /* as the guest is told */
 	struct memory_span_list ram; /* the guest's: what Parapet may touch on its behalf */
 	/* The first VP that ends the guest writes it. */
 	struct atomic_u32 end_claimed;

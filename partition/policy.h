@@ -32,6 +32,12 @@ bool fw_cfg_owns_port(uint16_t port);
 uint32_t fw_cfg_read(struct vp *vp, uint16_t port, uint8_t size);
 void fw_cfg_write(struct vp *vp, uint16_t port, uint8_t size, uint32_t value);
 
+/* hotplug.c: QEMU's processor hotplug registers, without ejection. */
+void hotplug_init(void);
+bool hotplug_owns_port(uint16_t port);
+uint32_t hotplug_read(uint16_t port, uint8_t size);
+void hotplug_write(struct vp *vp, uint16_t port, uint8_t size, uint32_t value);
+
 /* pci.c: configuration space, memory and ports of devices, MSI. */
 void pci_init(struct partition *partition, const struct acpi *acpi);
 bool pci_owns_port(uint16_t port);
@@ -63,6 +69,8 @@ void lapic_command(struct vp *vp, uint32_t high, uint32_t low);
 void start_request_init(struct vp *from, struct vp *target);
 void start_request_sipi(struct vp *from, struct vp *target, uint8_t page);
 void start_request_nmi(struct vp *from, struct vp *target);
+/* Own VP: leaves the guest, and waits to be started again. */
+void start_park(struct vp *vp);
 /* Own VP: carries out what was asked; true if the VP may run. */
 bool start_serve(struct vp *vp);
 

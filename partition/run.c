@@ -11,6 +11,7 @@
 #include "partition/exits.h"
 #include "partition/guest_access.h"
 #include "partition/policy.h"
+#include "partition/wakeup.h"
 
 /* Exit kinds and their counters are in the same order. */
 _Static_assert((int)COUNTER_EXIT_HYPERCALL == (int)VP_EXIT_HYPERCALL, "counted by kind");
@@ -234,10 +235,13 @@ static void first_entry(struct vp *vp)
 		log_line("@guest");
 		return;
 	}
-	vp->block->ap_start_tsc = now;
+	if (!wakeup_entered(vp, now)) {
+		vp->block->ap_start_tsc = now;
+		trace_write(
+			&vp->trace, now, TRACE_AP_RUNNING, vp->id, vp->platform->registers.rip);
+	}
 	/* The latest of them all; one after the other, or near enough for a report. */
 	vp->partition->block->ap_last_online_tsc = now;
-	trace_write(&vp->trace, now, TRACE_AP_RUNNING, vp->id, vp->platform->registers.rip);
 }
 
 /* True if the lower VTL was really entered. */

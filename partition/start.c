@@ -6,6 +6,7 @@
 #include "arch/x86/asm.h"
 #include "arch/x86/registers.h"
 #include "partition/policy.h"
+#include "partition/wakeup.h"
 
 void start_request_init(struct vp *from, struct vp *target)
 {
@@ -15,6 +16,8 @@ void start_request_init(struct vp *from, struct vp *target)
 		/* INIT of the boot processor runs the firmware again: the machine's reset. */
 		end_guest(from, BLOCK_END_RESET, APIC_MODE_INIT);
 	}
+	/* Relaxed: a time stamp for reports, read by the target afterwards. The request begins here. */
+	atomic_u64_store(&target->start_tsc, asm_rdtsc(), memory_order_relaxed);
 	/* Release pairs with the acquire in start_serve. */
 	atomic_u32_store(&target->start, VP_START_INIT, memory_order_release);
 	run_request_post(&from->partition->run, target->id, REQUEST_START);
@@ -32,10 +35,10 @@ void start_request_sipi(struct vp *from, struct vp *target, uint8_t page)
 				    (VP_START_STATE(word) == VP_START_WAIT ? VP_START_INIT_DONE
 									   : 0),
 			    memory_order_acq_rel)) {
-			/* Relaxed: a time stamp for reports, read by the target afterwards. */
-			atomic_u64_store(&target->start_tsc, now, memory_order_relaxed);
 			if (!from->partition->block->ap_first_request_tsc) {
-				from->partition->block->ap_first_request_tsc = now;
+				/* Relaxed: see start_request_init. */
+				from->partition->block->ap_first_request_tsc = atomic_u64_load(
+					&target->start_tsc, memory_order_relaxed);
 			}
 			trace_write(&from->trace, now, TRACE_AP_REQUEST, target->id,
 				(uint64_t)page << PAGE_BITS);
@@ -51,7 +54,7 @@ void start_request_nmi(struct vp *from, struct vp *target)
 	run_request_post(&from->partition->run, target->id, REQUEST_NMI);
 }
 
-static void carry_out_init(struct vp *vp)
+static void reset(struct vp *vp)
 {
 	vp->partition->ops->vp_init(vp->platform);
 	lapic_reset(vp);
@@ -59,6 +62,18 @@ static void carry_out_init(struct vp *vp)
 	vp->nmi_masked = false;
 	vp->nmi_stepping = false;
 	vp->entered = false;
+}
+
+void start_park(struct vp *vp)
+{
+	reset(vp);
+	/* Release pairs with the acquires of whoever sends a SIPI. */
+	atomic_u32_store(&vp->start, VP_START_WAIT, memory_order_release);
+}
+
+static void carry_out_init(struct vp *vp)
+{
+	reset(vp);
 	vp_count_event(vp, COUNTER_INIT_RECEIVED);
 	trace_write(&vp->trace, asm_rdtsc(), TRACE_AP_INIT, vp->id, 0);
 }
@@ -88,12 +103,17 @@ bool start_serve(struct vp *vp)
 		case VP_START_RUNNING:
 			return true;
 		case VP_START_WAIT:
-			return false;
+			if (!wakeup_check(vp)) {
+				return false;
+			}
+			/* A SIPI in this very moment loses: the processor is started already. */
+			atomic_u32_store(&vp->start, VP_START_RUNNING, memory_order_release);
+			return true;
 		case VP_START_INIT:
 			carry_out_init(vp);
 			if (atomic_u32_compare_exchange(&vp->start, &word, VP_START_WAIT,
 				    memory_order_acq_rel)) {
-				return false;
+				word = VP_START_WAIT;
 			}
 			break;
 		case VP_START_SIPI:

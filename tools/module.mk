@@ -12,36 +12,39 @@ TOOL_SRCS := $(TOOL_PORTABLE_SRCS) tools/main.c tools/help.c tools/message.c too
 	tools/channel.c tools/console.c tools/output_file.c tools/image_file.c tools/host.c tools/doctor.c core/trace/trace.c
 TOOL_OBJS := $(TOOL_SRCS:%.c=$(B)/host/%.o)
 
-$(B)/host/%.o: %.c
+$(B)/host/%.o: %.c $(RULES)
 	@mkdir -p $(@D)
-	$(CC) $(HOST_CFLAGS) -c $< -o $@
+	$(call say,CC,$@)
+	$(Q)$(CC) $(HOST_CFLAGS) -c $< -o $@
 
-$(B)/parapet: $(TOOL_OBJS)
-	$(CC) $(HOST_CFLAGS) $^ -ljansson -lm -o $@
+$(B)/parapet: $(TOOL_OBJS) $(RULES)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(HOST_CFLAGS) $(TOOL_OBJS) -ljansson -lm -o $@
 
 all: $(B)/parapet
 
 UNIT_LIBS_tools_stats := -ljansson -lm
 
 # Scripts that start the command against a stand-in for QEMU; each prints TAP.
-$(B)/tests/fake-qemu: tests/tools/fake_qemu.c
+$(B)/tests/fake-qemu: tests/tools/fake_qemu.c $(RULES)
 	@mkdir -p $(@D)
-	$(CC) $(HOST_CFLAGS) $< -o $@
+	$(call say,CC,$@)
+	$(Q)$(CC) $(HOST_CFLAGS) $(PROGRAM_DEPS) $< -o $@
 
 # Plays Parapet's part in a real QEMU.
-$(B)/tests/probe.elf: tests/tools/probe.c
+$(B)/tests/probe.elf: tests/tools/probe.c $(RULES)
 	@mkdir -p $(@D)
-	$(CC) -std=gnu11 -O1 -Wall -Wextra -Werror -m32 -march=i686 -ffreestanding -fno-pic -no-pie \
+	$(call say,CC,$@)
+	$(Q)$(CC) -std=gnu11 -O1 -Wall -Wextra -Werror -m32 -march=i686 -ffreestanding -fno-pic -no-pie \
 		-fno-stack-protector -fcf-protection=none -nostdlib -static -Iinclude \
 		-Wl,-Ttext=0x100000,--section-start=.multiboot=0xff000,--build-id=none,-z,noexecstack \
-		-Wl,--no-warn-rwx-segments,-z,max-page-size=4096 -MMD -MP -MF $@.d $< -o $@
+		-Wl,--no-warn-rwx-segments,-z,max-page-size=4096 -MMD -MP $(PROGRAM_DEPS) $< -o $@
 
 .PHONY: tool-tests check-tools
 tool-tests: $(B)/parapet $(B)/tests/fake-qemu $(B)/tests/probe.elf
+check-programs: tool-tests
 check-tools: tool-tests
-	@status=0; for test in tests/tools/*.sh; do \
-		echo "# $$test"; PARAPET=$(B)/parapet $$test || status=1; \
-	done; exit $$status
+	$(Q)B='$(B)' tests/run tools
 
 -include $(TOOL_OBJS:.o=.d) \
 	$(B)/tests/fake-qemu.d $(B)/tests/probe.elf.d

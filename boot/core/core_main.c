@@ -18,6 +18,7 @@
 #include "boot/load/acpi.h"
 #include "partition/end.h"
 #include "partition/policy.h"
+#include "partition/wakeup.h"
 #include "platform/svm/svm.h"
 
 #define TRACE_ENTRIES 2048
@@ -106,6 +107,16 @@ static void create_processors(void)
 	}
 }
 
+/* The processor says so; QEMU's own does not, but its counter is one clock for all processors. */
+static bool tsc_is_invariant(void)
+{
+	struct cpuid_result hypervisor = asm_cpuid(0x40000000, 0);
+	bool tcg = (asm_cpuid(1, 0).ecx & (1u << 31)) && hypervisor.ebx == 0x54474354 &&
+		hypervisor.ecx == 0x43544743 && hypervisor.edx == 0x47435447;
+
+	return tcg || (asm_cpuid(0x80000007, 0).edx & (1u << 8));
+}
+
 static uint16_t pm_timer_port(void)
 {
 	struct acpi_table table;
@@ -117,6 +128,36 @@ static uint16_t pm_timer_port(void)
 		return 0;
 	}
 	return (uint16_t)fadt.pm_timer.address;
+}
+
+/* The guest's wakeup mailbox, if it is to have one. False: it starts its processors by INIT/SIPI. */
+static bool give_mailbox(struct wakeup_pages *pages)
+{
+	const struct handover_region *mailbox =
+		handover_find_region(&handover, HANDOVER_REGION_MAILBOX);
+	const struct handover_region *ap_pages =
+		handover_find_region(&handover, HANDOVER_REGION_AP_PAGES);
+
+	if (!partition.options.mailbox || !has_acpi || cpu_count() == 1 || !mailbox || !ap_pages ||
+		ap_pages->range.bytes < WAKEUP_PAGES_BYTES) {
+		return false;
+	}
+	*pages = (struct wakeup_pages){
+		.mailbox = GPA(mailbox->range.base),
+		.ap_pages = GPA(ap_pages->range.base),
+		.ap_bytes = WAKEUP_AP_BYTES,
+		.tables = GPA(ap_pages->range.base + WAKEUP_AP_BYTES),
+		.table_bytes = WAKEUP_TABLE_BYTES,
+	};
+
+	gpa_t rsdp = wakeup_init(&partition, pages, &acpi, &guest_map);
+
+	if (!rsdp.value) {
+		return false;
+	}
+	handover.acpi_rsdp = rsdp.value;
+	__builtin_memcpy(partition.block->ap_start_method, "mailbox", sizeof("mailbox"));
+	return true;
 }
 
 /* --- the guest's memory ------------------------------------------------------------------------ */
@@ -137,6 +178,7 @@ static void build_guest_map(void)
 			MEMORY_RESERVED) != LOAD_OK) {
 		refuse("the memory map has too many pieces");
 	}
+	partition.guest_map = &guest_map;
 }
 
 static bool holds_acpi_table(const struct memory_range *range)
@@ -150,7 +192,7 @@ static bool holds_acpi_table(const struct memory_range *range)
 }
 
 /* RAM is the guest's, and so is what the firmware left in RAM for it; everything else stays closed. */
-static void map_guest_memory(void)
+static void map_guest_memory(const struct wakeup_pages *wakeup)
 {
 	struct memory_span_list *ram = &partition.ram;
 
@@ -176,8 +218,17 @@ static void map_guest_memory(void)
 			is_ram ? ACCESS_ALL : ACCESS_READ | ACCESS_WRITE);
 	}
 	/* Below 1 MiB a PC has RAM with the firmware's data in it, video memory, and ROM. */
+	if (ram->count + 3 > ARRAY_SIZE(ram->span)) {
+		refuse("the memory map has too many pieces");
+	}
 	ram->span[ram->count].base = 0;
 	ram->span[ram->count++].bytes = LOW_RAM_END;
+	ram->span[ram->count].base = VIDEO_END;
+	ram->span[ram->count++].bytes = ROM_END - VIDEO_END;
+	if (wakeup) {
+		ram->span[ram->count].base = wakeup->ap_pages.value;
+		ram->span[ram->count++].bytes = wakeup->ap_bytes;
+	}
 	partition.ops->map(GPA(0), LOW_RAM_END, ACCESS_ALL);
 	partition.ops->map(GPA(LOW_RAM_END), VIDEO_END - LOW_RAM_END, ACCESS_READ | ACCESS_WRITE);
 	partition.ops->map(GPA(VIDEO_END), ROM_END - VIDEO_END, ACCESS_READ | ACCESS_EXECUTE);
@@ -286,14 +337,15 @@ static void run_processor(struct cpu *cpu)
 	vp_run(partition.vp[cpu->id]);
 }
 
-static void open_machine(void)
+static void open_machine(const struct wakeup_pages *wakeup)
 {
 	const struct acpi *tables = has_acpi ? &acpi : NULL;
 
 	msr_open(partition.ops);
 	io_open(&partition);
 	fixed_init(&partition, tables);
-	map_guest_memory();
+	hotplug_init();
+	map_guest_memory(wakeup);
 	map_hpet();
 	pci_init(&partition, tables);
 	ioapic_init(&partition, tables);
@@ -323,6 +375,7 @@ void core_main(const void *tree)
 	struct calibration clocks = calibrate_clocks(pm_timer_port());
 
 	partition.tsc_hz = clocks.tsc_hz;
+	partition.tsc_is_invariant = tsc_is_invariant();
 	partition.apic_timer_hz = clocks.apic_timer_hz;
 	partition.physical_bits = (uint8_t)asm_cpuid(0x80000008, 0).eax;
 	partition.huge_pages = asm_cpuid(0x80000001, 0).edx & (1u << 26);
@@ -335,14 +388,22 @@ void core_main(const void *tree)
 	}
 	create_block();
 	create_vps();
-	ap_start_all(HPA(AP_PAGE), partition.tsc_hz, run_processor);
 	partition.ops->processor_enable();
 	msr_init_vp(partition.vp[0]);
 	build_guest_map();
-	open_machine();
+
+	struct wakeup_pages wakeup_pages;
+	bool mailbox = give_mailbox(&wakeup_pages);
+
+	open_machine(mailbox ? &wakeup_pages : NULL);
+	if (mailbox) {
+		wakeup_protect(partition.ops, &wakeup_pages);
+	}
 	if (!guest_load(&partition, &handover, &guest_map)) {
 		end_refuse(&partition);
 	}
+	/* Only now: each goes straight into its run loop, where everything must be ready. */
+	ap_start_all(HPA(AP_PAGE), partition.tsc_hz, run_processor);
 	log_info("I %lu KiB of Parapet's memory are left; TSC %lu kHz, APIC timer %lu kHz",
 		memory_left() / 1024, partition.tsc_hz / 1000, partition.apic_timer_hz / 1000);
 	memory_close();

@@ -32,6 +32,11 @@
 /* Physical addresses have at most 52 bits. */
 #define HANDOVER_ADDRESS_END (1ull << 52)
 
+/* Pages that a guest sees: page tables and reset vector (8), then a MADT and root tables (8). */
+#define WAKEUP_AP_BYTES	   (8 * PAGE_SIZE)
+#define WAKEUP_TABLE_BYTES (8 * PAGE_SIZE)
+#define WAKEUP_PAGES_BYTES (WAKEUP_AP_BYTES + WAKEUP_TABLE_BYTES)
+
 /* Bytes that are enough for any tree without its two strings. */
 #define HANDOVER_TREE_BYTES 32768
 

@@ -277,6 +277,32 @@ static void choose_region(uint64_t image_bytes)
 	region.bytes = request.size;
 }
 
+/* What the guest will see of Parapet: a mailbox, page tables for its processors, ACPI tables. */
+static uint64_t choose_wakeup_pages(void)
+{
+	const struct memory_span avoid[] = {
+		{.base = (uint64_t)shim_start, .length = (uint64_t)(shim_end - shim_start)},
+		{.base = handover.kernel.base, .length = handover.kernel.bytes},
+		{.base = handover.initrd.base, .length = handover.initrd.bytes},
+		{.base = region.base, .length = region.bytes},
+	};
+	struct memory_request request = {
+		.size = PAGE_SIZE + WAKEUP_PAGES_BYTES,
+		.align = PAGE_SIZE,
+		.lowest = 0x100000,
+		.limit = FOUR_GIB,
+		.direction = MEMORY_TOP_DOWN,
+		.avoid = avoid,
+		.avoid_count = ARRAY_SIZE(avoid),
+	};
+	uint64_t base;
+
+	if (!memory_map_find(&map, &request, &base)) {
+		refuse("too little memory for the pages that start the guest's processors");
+	}
+	return base;
+}
+
 /* --- the hand-over ----------------------------------------------------------------------------- */
 
 static void describe_memory(void)
@@ -346,6 +372,11 @@ void shim_main(uint32_t magic, uint32_t info_address)
 
 	add_region(HANDOVER_REGION_IMAGE, region.base, image_bytes);
 	add_region(HANDOVER_REGION_MEMORY, region.base + image_bytes, region.bytes - image_bytes);
+
+	uint64_t wakeup = choose_wakeup_pages();
+
+	add_region(HANDOVER_REGION_MAILBOX, wakeup, PAGE_SIZE);
+	add_region(HANDOVER_REGION_AP_PAGES, wakeup + PAGE_SIZE, WAKEUP_PAGES_BYTES);
 
 	enum handover_error error =
 		handover_write(tree, TREE_BYTES, &handover, &tree_bytes);

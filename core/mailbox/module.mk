@@ -3,12 +3,22 @@
 TSAN_CFLAGS := $(filter-out -fsanitize=% -fno-sanitize-recover=%,$(UNIT_CFLAGS)) \
 	-fsanitize=thread -Wno-tsan
 
-$(B)/tsan/test_%: tests/unit/test_%.c $(wildcard core/mailbox/*.[ch] core/trace/*.[ch]) \
-		core/atomic.h
-	@mkdir -p $(@D)
-	$(CC) $(TSAN_CFLAGS) $< core/mailbox/*.c core/trace/*.c -lcmocka -o $@
+TSAN_TESTS    := $(B)/tsan/test_mailbox $(B)/tsan/test_trace
+TSAN_LIB_OBJS := $(patsubst %.c,$(B)/tsan/obj/%.o,$(wildcard core/mailbox/*.c core/trace/*.c))
+TSAN_OBJS     := $(TSAN_TESTS:$(B)/tsan/%=$(B)/tsan/obj/tests/unit/%.o)
 
-.PHONY: tsan-mailbox
-tsan-mailbox: $(B)/tsan/test_mailbox $(B)/tsan/test_trace
-	$(B)/tsan/test_trace
-	$(B)/tsan/test_mailbox
+$(B)/tsan/obj/%.o: %.c $(RULES)
+	@mkdir -p $(@D)
+	$(call say,CC,$@)
+	$(Q)$(CC) $(TSAN_CFLAGS) -c $< -o $@
+
+$(B)/tsan/test_%: $(B)/tsan/obj/tests/unit/test_%.o $(TSAN_LIB_OBJS) $(LISTS)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(TSAN_CFLAGS) $(filter %.o,$^) -lcmocka -o $@
+
+.SECONDARY: $(TSAN_OBJS)
+.PHONY: tsan
+tsan: $(TSAN_TESTS)
+check-programs: tsan
+
+-include $(TSAN_LIB_OBJS:.o=.d) $(TSAN_OBJS:.o=.d)

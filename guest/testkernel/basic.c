@@ -101,7 +101,7 @@ static void exceptions_test(void)
 		"#PF carries address and error code");
 	for (uint32_t i = 0; i < 10000; i++)
 		caught += trap_catch(i % 2 ? undefined_run : divide_run, NULL) ==
-			  (i % 2 ? TRAP_UD : TRAP_DE);
+			(i % 2 ? TRAP_UD : TRAP_DE);
 	tap_equal(caught, 10000, "ten thousand exceptions in a row");
 	if (tap_wants_paravisor("reserved bits of EFER are #GP"))
 		tap_equal((uint64_t)msr_write_catch(MSR_EFER, msr_read(MSR_EFER) | 1ull << 63),
@@ -557,7 +557,7 @@ static void nesting_test(void)
 	clock_wait_for(nested_count == 3, 2000000);
 	interrupts_disable();
 	tap_check(nested_count == 3 && nested_order[0] == VECTOR_LOW &&
-			  nested_order[1] == VECTOR_HIGH && nested_order[2] == 0,
+			nested_order[1] == VECTOR_HIGH && nested_order[2] == 0,
 		"a higher interrupt breaks into a lower one's handler");
 	trap_handler_set(VECTOR_LOW, count_handle);
 	trap_handler_set(VECTOR_HIGH, count_handle);

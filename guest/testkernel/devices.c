@@ -136,9 +136,9 @@ static void ioapic_test(void)
 		if (modes[m].mode == ICR_INIT && cpu_count() == 1)
 			continue;
 		for (uint32_t i = 0; i < count; i++) {
-			ioapic_entry_write(i, (uint64_t)victim(modes[m].mode) << 56 |
-						      modes[m].mode | 0x40 |
-						      (i == gsi ? 0 : IOAPIC_LEVEL));
+			ioapic_entry_write(i,
+				(uint64_t)victim(modes[m].mode) << 56 | modes[m].mode | 0x40 |
+					(i == gsi ? 0 : IOAPIC_LEVEL));
 			harmless &= mode_is_harmless((uint32_t)ioapic_entry_read(i));
 		}
 		clock_delay(20000);
@@ -260,7 +260,7 @@ static void msi_test(const struct config *config)
 		to = APIC_BASE_ADDRESS | victim(modes[m].mode) << 12;
 		msi_set(config, device, capability, to, modes[m].mode | VITALS_VECTOR);
 		tap_check(!msi_is_enabled(device, capability) ||
-				  mode_is_harmless(msi_data_get(device, capability)),
+				mode_is_harmless(msi_data_get(device, capability)),
 			"MSI by %s: a device cannot be told to send %s", config->name,
 			modes[m].name);
 		if (edu != PCI_NONE)
@@ -271,7 +271,7 @@ static void msi_test(const struct config *config)
 			capability + (pci_read32(device, capability) >> 16 & 0x80 ? 13 : 9),
 			(uint8_t)(modes[m].mode >> 8));
 		tap_check(!msi_is_enabled(device, capability) ||
-				  mode_is_harmless(msi_data_get(device, capability)),
+				mode_is_harmless(msi_data_get(device, capability)),
 			"MSI by %s: nor afterwards, a byte at a time (%s)", config->name,
 			modes[m].name);
 		if (edu != PCI_NONE)
@@ -291,8 +291,8 @@ static void msi_test(const struct config *config)
 }
 
 /*
- * MSI-X keeps its messages in the device's own memory. An e1000e (-device e1000e) can be told to send
- * one: Intel 82574 datasheet, sections 10.2.4 and 10.2.9.
+ * MSI-X keeps its messages in the device's own memory. An e1000e (-device e1000e) can be told to
+ * send one: Intel 82574 datasheet, sections 10.2.4 and 10.2.9.
  */
 #define E1000E_ID	0x10d38086
 #define E1000E_ICS	0x0c8
@@ -361,7 +361,7 @@ static void msix_test(void)
 		trap_catch(msix_write_run, &message);
 		pci_write32(device, capability, pci_read32(device, capability) | MSIX_ENABLE);
 		tap_check(!(pci_read32(device, capability) & MSIX_ENABLE) || (entry->control & 1) ||
-				  mode_is_harmless(entry->data & 0xffff),
+				mode_is_harmless(entry->data & 0xffff),
 			"MSI-X: a device cannot be told to send %s", modes[m].name);
 		e1000e_raise(bar_get(device, 0));
 		pci_write32(device, capability, pci_read32(device, capability) & ~MSIX_ENABLE);
@@ -436,7 +436,7 @@ static void bars_test(const struct config *config)
 
 	for (uint32_t device = pci_device_next(0); device != PCI_NONE;
 		device = pci_device_next(device + 1)) {
-		bool stayed = true;
+		bool stayed = true, measured = true;
 		uint32_t bars = 0;
 
 		if (pci_read8(device, 0x0e) & 0x7f)
@@ -447,10 +447,19 @@ static void bars_test(const struct config *config)
 			const uint32_t ports[] = {0x0c00, 0x0510, 0x0600, 0x0060};
 			uint32_t offset = PCI_BAR0 + bar * 4, before = pci_read32(device, offset);
 			bool is_port = before & 1;
+			uint32_t size;
 
 			if (!(before & ~0xfu))
 				continue;
 			bars++;
+			/* How every operating system finds a window's size. */
+			config->write(device, offset, 0xffffffff);
+			size = ~(pci_read32(device, offset) & (is_port ? ~3u : ~0xfu)) + 1;
+			config->write(device, offset, before);
+			if (is_port)
+				size &= 0xffff;
+			measured &= size && !(size & (size - 1)) &&
+				pci_read32(device, offset) == before;
 			page[0] = 0x5a5a5a5a;
 			for (uint32_t i = 0; i < (is_port ? 4 : 5); i++) {
 				uint32_t wanted = is_port ? ports[i] : memory[i];
@@ -468,8 +477,38 @@ static void bars_test(const struct config *config)
 				bar++;
 		}
 		if (bars)
+			tap_check(measured, "BARs by %s: those of 00:%02x.%u can be measured",
+				config->name, device >> 3, device & 7);
+		if (bars)
 			tap_check(stayed, "BARs by %s: those of 00:%02x.%u stay", config->name,
 				device >> 3, device & 7);
+	}
+}
+
+/* A device's ROM, switched on over RAM. */
+static void rom_test(const struct config *config)
+{
+	static _Alignas(4096) volatile uint64_t page[512];
+
+	for (uint32_t device = pci_device_next(0); device != PCI_NONE;
+		device = pci_device_next(device + 1)) {
+		uint32_t before, size, now;
+
+		if (pci_read8(device, 0x0e) & 0x7f)
+			continue;
+		before = pci_read32(device, PCI_ROM);
+		config->write(device, PCI_ROM, 0xfffff800);
+		size = pci_read32(device, PCI_ROM);
+		config->write(device, PCI_ROM, before);
+		if (!size)
+			continue;
+		page[0] = 0x5a5a5a5a;
+		config->write(device, PCI_ROM, (uint32_t)(uint64_t)page | 1);
+		now = pci_read32(device, PCI_ROM);
+		pci_write32(device, PCI_ROM, before);
+		tap_check(now == before && page[0] == 0x5a5a5a5a,
+			"BARs by %s: the ROM of 00:%02x.%u stays", config->name, device >> 3,
+			device & 7);
 	}
 }
 
@@ -598,10 +637,12 @@ void kernel_main(void)
 	chipset_test(&by_ports);
 	chipset_edge_test();
 	bars_test(&by_ports);
+	rom_test(&by_ports);
 	if (acpi_machine_get()->ecam) {
 		msi_test(&by_memory);
 		chipset_test(&by_memory);
 		bars_test(&by_memory);
+		rom_test(&by_memory);
 	}
 	smi_test();
 	sleep_test();

@@ -341,7 +341,7 @@ static void svm_registers_test(void)
 	tap_equal(msr_read(MSR_EFER) & EFER_SVME, 0, "EFER.SVME reads as zero");
 	for (uint32_t i = 0; i < sizeof(registers) / sizeof(registers[0]); i++)
 		tap_check(msr_read_catch(registers[i].msr, &value) == TRAP_GP &&
-				  msr_write_catch(registers[i].msr, 0) == TRAP_GP,
+				msr_write_catch(registers[i].msr, 0) == TRAP_GP,
 			"%s is #GP", registers[i].name);
 	tap_equal(cpuid_get(0x80000001, 0).ecx & 4, 0, "CPUID does not show SVM");
 	value = 0;
@@ -397,8 +397,8 @@ static void machine_register_test(
 	if (vector == TRAP_NONE && readable)
 		msr_read_catch(msr, &now);
 	tap_check(vector == TRAP_GP ||
-			  (after.vector == before.vector && after.value == before.value &&
-				  (private_allowed || now == own)),
+			(after.vector == before.vector && after.value == before.value &&
+				(private_allowed || now == own)),
 		"%s cannot be changed", name);
 	if (vector == TRAP_NONE && readable)
 		msr_write_catch(msr, own);
@@ -433,9 +433,13 @@ static void machine_registers_test(void)
 		tap_skip("the machine's registers cannot be changed", "not under a paravisor");
 		return;
 	}
-	for (uint32_t i = 0; i < sizeof(registers) / sizeof(registers[0]); i++)
+	for (uint32_t i = 0; i < sizeof(registers) / sizeof(registers[0]); i++) {
+		/* One processor alone cannot tell a private copy from the register. */
+		if (registers[i].private_allowed && cpu_count() == 1)
+			continue;
 		machine_register_test(registers[i].msr, registers[i].flip,
 			registers[i].private_allowed, registers[i].name);
+	}
 }
 
 static void tsc_read_run(void *argument)

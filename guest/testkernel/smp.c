@@ -486,8 +486,8 @@ static void identity_run(void *argument)
 	const struct cpu *self = cpu_self();
 
 	*right = apic_read(APIC_ID) >> 24 == self->apic_id &&
-		 cpuid_get(1, 0).ebx >> 24 == self->apic_id &&
-		 !(msr_read(MSR_APIC_BASE) & APIC_BASE_BSP) == (self->number != 0);
+		cpuid_get(1, 0).ebx >> 24 == self->apic_id &&
+		!(msr_read(MSR_APIC_BASE) & APIC_BASE_BSP) == (self->number != 0);
 }
 
 static void identity_test(void)

@@ -49,7 +49,7 @@ refused "a text file" 'text' --kernel "$WORK/text"
 head -c 700 "$LINUX" >"$WORK/bad"
 refused "a bzImage of 700 bytes" 'bad' --kernel "$WORK/bad"
 head -c 1000000 "$LINUX" >"$WORK/bad"
-refused "a truncated bzImage" 'truncat|short|incomplete' --kernel "$WORK/bad" --initrd "$INITRD"
+refused "a truncated bzImage" 'truncat|cut off' --kernel "$WORK/bad" --initrd "$INITRD"
 cp "$LINUX" "$WORK/bad"
 patch32 "$WORK/bad" 514 0
 refused "a bzImage without its magic" 'bad' --kernel "$WORK/bad"
@@ -64,23 +64,23 @@ refused "a command line that is too long" 'command line|long' \
 
 # --- Multiboot ------------------------------------------------------------------------------------
 head -c 6000 "$ELF" >"$WORK/bad.elf"
-refused "a truncated Multiboot ELF" '.' --kernel "$WORK/bad.elf"
-segment "a segment that wraps" '.' 12 $((0xfffff000))
-segment "a segment over the video memory" '.' 12 $((0xa0000))
-segment "a segment behind all memory" '.' 12 $((0x70000000))
-segment "a segment larger in the file than in memory" '.' 20 16
-segment "a segment that starts behind the file" '.' 4 $((0x7ffff000))
-segment "a segment longer than the file" '.' 16 $((0x7ffff000))
-segment "a segment larger than memory" '.' 20 $((0x40000000))
+refused "a truncated Multiboot ELF" 'truncat|cut off' --kernel "$WORK/bad.elf"
+segment "a segment that wraps" '4 GiB' 12 $((0xfffff000))
+segment "a segment over the video memory" 'RAM' 12 $((0xa0000))
+segment "a segment behind all memory" 'RAM' 12 $((0x70000000))
+segment "a segment larger in the file than in memory" 'larger in the file' 20 16
+segment "a segment that starts behind the file" 'truncat|cut off' 4 $((0x7ffff000))
+segment "a segment longer than the file" 'truncat|cut off|larger in the file' 16 $((0x7ffff000))
+segment "a segment larger than memory" 'memory' 20 $((0x40000000))
 # The header is in the first 8 KiB, at the start of the first segment.
 header=$(number32 "$ELF" $(($(number32 "$ELF" 28) + 4)))
 cp "$ELF" "$WORK/bad.elf"
 patch32 "$WORK/bad.elf" $((header + 8)) 12345
-refused "a Multiboot header with a wrong sum" '.' --kernel "$WORK/bad.elf"
+refused "a Multiboot header with a wrong sum" 'Multiboot' --kernel "$WORK/bad.elf"
 cp "$ELF" "$WORK/bad.elf"
 patch32 "$WORK/bad.elf" $((header + 4)) $((0x8003))
 patch32 "$WORK/bad.elf" $((header + 8)) $((-(0x1badb002 + 0x8003) & 0xffffffff))
-refused "a Multiboot header that demands the unknown" '.' --kernel "$WORK/bad.elf"
+refused "a Multiboot header that demands the unknown" 'demands|feature' --kernel "$WORK/bad.elf"
 
 # --- the machine ----------------------------------------------------------------------------------
 refused "no processors" 'cpus' --cpus 0

@@ -646,8 +646,10 @@ void explore_run(const struct explore_scenario *what, uint64_t states_max,
 		}
 		if (depth > result->longest)
 			result->longest = depth;
-		if (!failure && visited_count > states_max)
+		if (!failure && visited_count > states_max) {
 			failure = "more states than allowed";
+			result->gave_up = true;
+		}
 		if (failure) {
 			result->failure = failure;
 			write_schedule(result->schedule, sizeof(result->schedule));

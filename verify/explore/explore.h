@@ -25,6 +25,7 @@ struct explore_scenario {
 
 struct explore_result {
 	const char *failure; /* NULL: every execution is fine */
+	bool gave_up; /* that is the failure: there are more states than allowed */
 	uint64_t executions;
 	uint64_t states;
 	uint32_t longest;

@@ -15,7 +15,7 @@
 
 #define MEMORY_THREADS	 4
 #define MEMORY_LOCATIONS 96
-#define MEMORY_MESSAGES	 48 /* to one location in one execution */
+#define MEMORY_MESSAGES	 120 /* to one location in one execution */
 #define MEMORY_NO_LOCATION 0xff
 
 /* For each location a message, by number (not by place: stores can go between others). */

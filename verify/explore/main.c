@@ -57,15 +57,18 @@ static bool explore_one(const struct explore_scenario *scenario, uint32_t number
 	return false;
 }
 
-/* For mutants: the first scenario that fails. */
+/* For mutants: the first scenario that fails, the small ones before the others. */
 static int find_failure(const struct explore_scenario **chosen, uint32_t count, uint64_t states)
 {
-	for (uint32_t i = 0; i < count; i++) {
+	for (uint32_t i = 0; i < 2 * count; i++) {
+		const struct explore_scenario *scenario = chosen[i % count];
 		struct explore_result result;
 
-		explore_run(chosen[i], states, &result);
-		if (result.failure) {
-			printf("%s: %s\n", chosen[i]->name, result.failure);
+		if (scenario->in_short != (i < count))
+			continue;
+		explore_run(scenario, states, &result);
+		if (result.failure && !result.gave_up) {
+			printf("%s: %s\n", scenario->name, result.failure);
 			return 0;
 		}
 	}

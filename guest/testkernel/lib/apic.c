@@ -108,7 +108,7 @@ uint32_t ioapic_entry_count(void)
 uint64_t ioapic_entry_read(uint32_t index)
 {
 	return (uint64_t)ioapic_read(IOAPIC_ENTRIES + index * 2 + 1) << 32 |
-	       ioapic_read(IOAPIC_ENTRIES + index * 2);
+		ioapic_read(IOAPIC_ENTRIES + index * 2);
 }
 
 void ioapic_entry_write(uint32_t index, uint64_t entry)

@@ -178,5 +178,5 @@ bool boot_has_paravisor(void)
 	if (boot_word_find("paravisor"))
 		return true;
 	return (cpuid_get(1, 0).ecx & 1u << 31) && id.ebx == 0x7263694d && id.ecx == 0x666f736f &&
-	       id.edx == 0x76482074;
+		id.edx == 0x76482074;
 }

@@ -38,7 +38,7 @@ static void cpu_prepare(struct cpu *cpu, uint32_t number, uint32_t apic_id)
 	memcpy(cpu->gdt, boot_gdt, SEGMENT_TSS);
 	cpu_by_apic_id[apic_id] = cpu;
 	cpu->gdt[6] = (sizeof(struct tss) - 1) | (tss & 0xffffff) << 16 | 0x89ull << 40 |
-		      (tss >> 24 & 0xff) << 56;
+		(tss >> 24 & 0xff) << 56;
 	cpu->gdt[7] = tss >> 32;
 }
 

@@ -12,6 +12,7 @@
 
 #define PCI_COMMAND	 0x04
 #define PCI_BAR0	 0x10
+#define PCI_ROM		 0x30
 #define PCI_CAPABILITIES 0x34
 #define PCI_CAP_MSI	 0x05
 #define PCI_CAP_MSIX	 0x11

@@ -40,10 +40,10 @@ void trap_load(void)
 		gates[vector] = (struct gate){
 			.offset_low = (uint16_t)stub,
 			.segment = SEGMENT_CODE64,
-			.ist = vector == TRAP_NMI  ? IST_NMI
-			       : vector == TRAP_DF ? IST_DF
-			       : vector == TRAP_MC ? IST_MC
-						   : 0,
+			.ist = vector == TRAP_NMI   ? IST_NMI
+				: vector == TRAP_DF ? IST_DF
+				: vector == TRAP_MC ? IST_MC
+						    : 0,
 			.type = 0x8e,
 			.offset_middle = (uint16_t)(stub >> 16),
 			.offset_high = (uint32_t)(stub >> 32),

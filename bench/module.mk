@@ -1,0 +1,27 @@
+# Measuring: whole guests here; the flush path in bench/flush has rules of its own.
+
+ROUNDS ?= 5
+BENCH_PARTS += bench-guest
+BENCH_DEMO  := $(B)/guest/demo
+
+# One part after the other, whatever -j says: nothing else may run while something is measured.
+.PHONY: bench bench-guest bench-report
+bench: all guest
+	@status=0; for part in $(sort $(BENCH_PARTS)); do \
+		$(MAKE) --no-print-directory -j1 $$part || status=1; \
+	done; exit $$status
+
+# BENCH_OPTIONS passes more to the command: bench/guest --help lists it.
+bench-guest: all guest $(B)/bench/idle.img
+	bench/guest --parapet $(B)/parapet --output $(B)/bench/guest.json --rounds $(ROUNDS) $(BENCH_OPTIONS)
+
+# Writes what was measured last into the document.
+bench-report:
+	bench/report --input $(B)/bench/guest.json docs/benchmarks.md
+
+$(B)/bench/idle.img: bench/guest-idle/initrd.list bench/guest-idle/init $(BENCH_DEMO)/mkcpio \
+		$(BENCH_DEMO)/busybox
+	@mkdir -p $(@D)
+	sed -e 's|@BUILD@|$(BENCH_DEMO)|' -e 's|@SOURCE@|bench/guest-idle|' $< | \
+		$(BENCH_DEMO)/mkcpio > $@.tmp
+	mv $@.tmp $@

@@ -1,0 +1,253 @@
+/*
+ * What an exit costs: times, on one processor, the instructions and the device accesses that a
+ * guest's kernel makes most and that a paravisor may take over, and prints a line for each:
+ *
+ *	exitcost: NAME ROUNDS NANOSECONDS
+ *
+ * ROUNDS is how often it was done in one batch; NANOSECONDS, with one decimal, is the median over
+ * the batches of the time of one. The same kernel runs on the bare machine, so that the difference is the
+ * price of the exit. No judgement about the figures may enter: bench/guest makes it.
+ */
+#include "acpi.h"
+#include "apic.h"
+#include "boot.h"
+#include "clock.h"
+#include "cpu.h"
+#include "machine.h"
+#include "print.h"
+#include "tap.h"
+#include "trap.h"
+
+#define BATCHES	     15u
+#define BATCH_US     4000u
+#define ROUNDS_MAX   100000u
+#define VECTOR_IPI   0x61
+#define VECTOR_TIMER 0x51
+#define TIMER_FAR    0x7fffffffu /* never gets there */
+#define PAGES	     64u
+#define PAGE_BYTES   4096u
+
+#define PORT_DELAY	0x80
+#define PORT_PCI_SELECT 0xcf8
+#define PORT_PCI_DATA	0xcfc
+#define PCI_ENABLE	0x80000000u
+
+#define HV_MSR_VP_INDEX 0x40000002
+#define HV_MSR_EOI	0x40000070
+
+static volatile uint32_t ipis, nmis;
+static volatile uint8_t pages[PAGES * PAGE_BYTES];
+
+static void ipi_handle(struct trap_frame *frame)
+{
+	(void)frame;
+	ipis++;
+	apic_eoi();
+}
+
+static void nmi_handle(struct trap_frame *frame)
+{
+	(void)frame;
+	nmis++;
+}
+
+static void timer_handle(struct trap_frame *frame)
+{
+	(void)frame;
+	apic_eoi();
+}
+
+static void cpuid_do(void)
+{
+	cpuid_get(0, 0);
+}
+
+static void msr_read_do(void)
+{
+	msr_read(MSR_EFER);
+}
+
+/* Switched with the processor, so that a paravisor has no reason to look. */
+static void msr_open_do(void)
+{
+	msr_write(0xc0000102, 0); /* KernelGSBase */
+}
+
+static void msr_synthetic_do(void)
+{
+	msr_read(HV_MSR_VP_INDEX);
+}
+
+static void msr_eoi_do(void)
+{
+	msr_write(HV_MSR_EOI, 0);
+}
+
+static void io_open_do(void)
+{
+	io_write8(PORT_DELAY, 0);
+}
+
+static void io_pci_select_do(void)
+{
+	io_write32(PORT_PCI_SELECT, PCI_ENABLE);
+}
+
+static void io_pci_read_do(void)
+{
+	io_read32(PORT_PCI_DATA);
+}
+
+static void apic_read_do(void)
+{
+	apic_read(APIC_ID);
+}
+
+static void apic_eoi_do(void)
+{
+	apic_eoi();
+}
+
+static void apic_timer_do(void)
+{
+	apic_write(APIC_TIMER_START, TIMER_FAR);
+}
+
+static void ioapic_read_do(void)
+{
+	mmio_read32(acpi_machine_get()->ioapic);
+}
+
+static void ipi_do(void)
+{
+	uint32_t before = ipis;
+
+	apic_write(APIC_ICR, ICR_SELF | ICR_ASSERT | VECTOR_IPI);
+	while (ipis == before)
+		cpu_relax();
+}
+
+static void nmi_do(void)
+{
+	uint32_t before = nmis;
+
+	apic_write(APIC_ICR, ICR_ASSERT | ICR_NMI);
+	while (nmis == before)
+		cpu_relax();
+}
+
+static void touch_do(void)
+{
+	for (uint32_t i = 0; i < PAGES; i++)
+		pages[i * PAGE_BYTES]++;
+}
+
+/* What the exit makes the guest lose shows here: the same pages, right after it. */
+static void cpuid_touch_do(void)
+{
+	cpuid_do();
+	touch_do();
+}
+
+struct cost {
+	const char *name;
+	void (*function)(void);
+	bool paravisor; /* there is no such thing on the bare machine */
+};
+
+static const struct cost costs[] = {
+	{"cpuid", cpuid_do, false},
+	{"msr-read", msr_read_do, false},
+	{"msr-open", msr_open_do, false},
+	{"msr-synthetic", msr_synthetic_do, true},
+	{"msr-eoi", msr_eoi_do, true},
+	{"io-open", io_open_do, false},
+	{"io-pci-select", io_pci_select_do, false},
+	{"io-pci-read", io_pci_read_do, false},
+	{"apic-read", apic_read_do, false},
+	{"apic-eoi", apic_eoi_do, false},
+	{"apic-timer", apic_timer_do, false},
+	{"ioapic-read", ioapic_read_do, false},
+	{"ipi-self", ipi_do, false},
+	{"nmi-self", nmi_do, false},
+	{"touch", touch_do, false},
+	{"cpuid-touch", cpuid_touch_do, false},
+};
+
+static uint64_t batch_run(void (*function)(void), uint32_t rounds)
+{
+	uint64_t start = tsc_read();
+
+	for (uint32_t i = 0; i < rounds; i++)
+		function();
+	return tsc_read() - start;
+}
+
+/* So many rounds that a batch lasts long against what reading the clock costs. */
+static uint32_t rounds_choose(void (*function)(void))
+{
+	uint64_t wanted = clock_frequency() / 1000000 * BATCH_US, ticks;
+	uint32_t rounds = 16;
+
+	batch_run(function, rounds);
+	ticks = batch_run(function, rounds);
+	while (ticks < wanted / 16 && rounds < ROUNDS_MAX) {
+		rounds *= 2;
+		ticks = batch_run(function, rounds);
+	}
+	ticks = ticks ? ticks : 1;
+	rounds = (uint32_t)(rounds * wanted / ticks);
+	if (rounds < 16)
+		return 16;
+	return rounds < ROUNDS_MAX ? rounds : ROUNDS_MAX;
+}
+
+static uint64_t median_get(uint64_t *values, uint32_t count)
+{
+	for (uint32_t i = 1; i < count; i++) {
+		for (uint32_t j = i; j && values[j - 1] > values[j]; j--) {
+			uint64_t value = values[j];
+
+			values[j] = values[j - 1];
+			values[j - 1] = value;
+		}
+	}
+	return values[count / 2];
+}
+
+static void cost_measure(const struct cost *cost)
+{
+	uint32_t rounds = rounds_choose(cost->function);
+	uint64_t batches[BATCHES], tenths;
+
+	for (uint32_t i = 0; i < BATCHES; i++)
+		batches[i] = batch_run(cost->function, rounds);
+	/* Ticks times 10^7 per kilohertz: far below 64 bits for a batch of milliseconds. */
+	tenths = median_get(batches, BATCHES) * 10000000 / (clock_frequency() / 1000) / rounds;
+	print("exitcost: %s %u %lu.%lu\n", cost->name, rounds, tenths / 10, tenths % 10);
+}
+
+void kernel_main(void)
+{
+	uint32_t measured = 0;
+
+	tap_note("%s", boot_has_paravisor() ? "under a paravisor" : "on the bare machine");
+	apic_enable();
+	trap_handler_set(VECTOR_IPI, ipi_handle);
+	trap_handler_set(VECTOR_TIMER, timer_handle);
+	trap_handler_set(TRAP_NMI, nmi_handle);
+	apic_write(APIC_ICR_HIGH, cpu_self()->apic_id << 24);
+	apic_write(APIC_LVT_TIMER, VECTOR_TIMER);
+	interrupts_enable();
+	if (!acpi_machine_get()->ioapic)
+		tap_bail("there is no I/O APIC");
+	for (uint32_t i = 0; i < sizeof(costs) / sizeof(costs[0]); i++) {
+		if (costs[i].paravisor && !boot_has_paravisor())
+			continue;
+		cost_measure(&costs[i]);
+		measured++;
+	}
+	apic_timer_stop();
+	interrupts_disable();
+	tap_check(measured > 0, "%u costs measured", measured);
+}
