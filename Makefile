@@ -35,6 +35,7 @@ say  = @printf '  %-7s %s\n' '$(1)' '$(2)'
 endif
 
 .DELETE_ON_ERROR:
+.SECONDARY:
 
 .PHONY: all
 all: ## build everything that `make run` needs
@@ -78,7 +79,6 @@ $(B)/unit/test_%: $(B)/unit/obj/tests/unit/test_%.o $(B)/unit/libportable.a
 	$(call say,LD,$@)
 	$(Q)$(CC) $(UNIT_CFLAGS) $< $(B)/unit/libportable.a -lcmocka -lfdt -lZydis $(UNIT_LIBS_$*) -o $@
 
-.SECONDARY: $(UNIT_TEST_OBJS)
 .PHONY: unit
 unit: $(UNIT_TESTS)
 

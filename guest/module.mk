@@ -79,6 +79,5 @@ $(GUEST)/tests/%.elf: $(GUEST)/tests/%.o $(TK_OBJS) guest/testkernel/lib/link.ld
 		$< $(TK_OBJS) -o $@.64
 	$(Q)objcopy -O elf32-i386 $@.64 $@
 
-.SECONDARY: $(TK_OBJS) $(TK_SRCS:guest/testkernel/%.c=$(GUEST)/tests/%.o)
 -include $(TK_OBJS:.o=.d) $(TK_SRCS:guest/testkernel/%.c=$(GUEST)/tests/%.d) \
 	$(GUEST)/demo/storm.d $(GUEST)/demo/work.d $(GUEST)/demo/nothing.d $(GUEST)/demo/mkcpio.d

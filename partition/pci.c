@@ -49,7 +49,7 @@ struct device {
 	bool bridge;
 	uint32_t bar[BARS];  /* as the firmware left them */
 	uint32_t mask[BARS]; /* the bits that can be written */
-	uint32_t shown[BARS]; /* what the guest wrote last, within the mask */
+	uint32_t shown[BARS]; /* what the guest reads: the same, or the mask while it sizes */
 	uint8_t msi;	     /* offset of the capability; 0: none */
 	bool msi_wide;	     /* 64-bit address */
 	uint8_t msix;
@@ -466,9 +466,10 @@ static void guest_config_write(
 	int bar = device && !device->bridge ? bar_at(offset) : -1;
 
 	if (bar >= 0 && size == 4) {
-		/* The device does not move; the guest sees what it wrote, so that sizing works. */
-		device->shown[bar] = (value & device->mask[bar]) |
-			(device->bar[bar] & ~device->mask[bar]);
+		/* The device does not move. Sizing works: all ones read back as the mask. */
+		device->shown[bar] = (value & device->mask[bar]) == device->mask[bar]
+			? device->mask[bar] | device->bar[bar]
+			: device->bar[bar];
 		return;
 	}
 	if (!device || !guest_config_allowed(device, offset, size, &value)) {

@@ -16,7 +16,6 @@ $(B)/tsan/test_%: $(B)/tsan/obj/tests/unit/test_%.o $(TSAN_LIB_OBJS) $(LISTS)
 	$(call say,LD,$@)
 	$(Q)$(CC) $(TSAN_CFLAGS) $(filter %.o,$^) -lcmocka -o $@
 
-.SECONDARY: $(TSAN_OBJS)
 .PHONY: tsan
 tsan: $(TSAN_TESTS)
 check-programs: tsan

@@ -50,9 +50,8 @@ static void tlblock_wake(struct tlblock *tlblock, uint32_t bit_number)
 	vp_id_t waiter = bit_number / 4;
 	struct atomic_u64 *waiting = &tlblock->vps[waiter].waiting[bit_number % 4];
 
-	/* T2, pairs with T3: the holder's accesses are before it. Without it the suspended VTL runs on
-	 * while one of them is still on its way. */
-	if (atomic_u64_fetch_add(waiting, ~0ull, memory_order_release) == 1)
+	/* Relaxed: T8 has put the holder's accesses before it. */
+	if (atomic_u64_fetch_add(waiting, ~0ull, memory_order_relaxed) == 1)
 		run_wake(tlblock->run, waiter, RUN_IN(RUN_IDLE));
 }
 
@@ -88,7 +87,7 @@ void tlblock_release(struct tlblock *tlblock, vp_id_t vp, enum vtl vtl, enum vtl
 	/* T4, pairs with T5: accesses made under the lock are before it. Without it an initiator that
 	 * finds the lock free returns while one of them is still on its way. */
 	atomic_u64_store(&lock->turn, turn + 1, memory_order_release);
-	/* T8, pairs with T9: the look for waiters comes after it. Without it the VP may find no waiter
+	/* T8, pairs with T9, and with T3 through the count: the look for waiters comes after it. Without it the VP may find no waiter
 	 * while the waiter still finds the lock held, and waits for ever. */
 	atomic_fence(memory_order_seq_cst);
 	/* Relaxed: T8 makes it see who saw the lock held; serving acquires. */
@@ -159,6 +158,9 @@ bool tlblock_suspend(struct tlblock *tlblock, vp_id_t waiter, enum vtl caller,
 
 bool tlblock_is_suspended(const struct tlblock *tlblock, vp_id_t vp, enum vtl caller)
 {
-	/* T3, pairs with T2: see there. */
+	/*
+	 * T3, pairs with T8: what was done under the locks that are gone is over. Without it the
+	 * suspended VTL runs on while an access of a holder is still on its way.
+	 */
 	return atomic_u64_load(&tlblock->vps[vp].waiting[caller], memory_order_acquire) != 0;
 }

@@ -22,8 +22,9 @@ $(B)/fuzz/obj/%.o: %.c $(RULES)
 	$(call say,CC,$@)
 	$(Q)$(FUZZ_CC) $(FUZZ_CFLAGS) -c $< -o $@
 
-.SECONDEXPANSION:
-$(FUZZ_NAMES:%=$(B)/fuzz/fuzz_%): $(B)/fuzz/fuzz_%: $$(call FUZZ_objects,$$*) $(LISTS)
+$(B)/fuzz/fuzz_load: $(call FUZZ_objects,load)
+$(B)/fuzz/fuzz_insn: $(call FUZZ_objects,insn)
+$(B)/fuzz/fuzz_%: $(LISTS)
 	$(call say,LD,$@)
 	$(Q)$(FUZZ_CC) $(FUZZ_CFLAGS) $(filter %.o,$^) -o $@
 

@@ -558,8 +558,8 @@ static void execute(uint32_t fixed, bool search)
 			check_end();
 			return;
 		}
-		if (depth == STEPS_MAX) {
-			explore_fail("more steps than the explorer follows");
+		if (depth == STEPS_MAX || memory_is_full()) {
+			explore_fail("goes on without end, or further than the explorer follows");
 			return;
 		}
 		if (depth >= fixed) {

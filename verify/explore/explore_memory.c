@@ -43,10 +43,12 @@ static uint32_t location_count;
 static struct thread_views threads[MEMORY_THREADS];
 static struct memory_view sc_view;
 static uint32_t last_staleness;
+static bool full; /* a location is about to have more messages than there is room for */
 
 void memory_reset(void)
 {
 	location_count = 0;
+	full = false;
 	memset(threads, 0, sizeof(threads));
 	memset(&sc_view, 0, sizeof(sc_view));
 }
@@ -183,10 +185,7 @@ static uint8_t insert(struct location *location, uint32_t place, uint64_t value)
 {
 	uint32_t number = location->count;
 
-	if (number == MEMORY_MESSAGES) {
-		fprintf(stderr, "explore: more than %d messages\n", MEMORY_MESSAGES);
-		exit(2);
-	}
+	full |= number + 2 > MEMORY_MESSAGES;
 	for (uint32_t i = number; i > place + 1; i--) {
 		location->order[i] = location->order[i - 1];
 		location->place[location->order[i]] = (uint8_t)i;
@@ -255,6 +254,11 @@ uint64_t memory_perform(uint32_t thread, const struct memory_operation *operatio
 	}
 	location->message[number].view = carried;
 	return found;
+}
+
+bool memory_is_full(void)
+{
+	return full;
 }
 
 uint64_t memory_latest(uint8_t location)

@@ -48,6 +48,9 @@ uint32_t memory_alternatives(uint32_t thread, const struct memory_operation *ope
 uint64_t memory_perform(uint32_t thread, const struct memory_operation *operation,
 	uint32_t alternative);
 
+/* Whether some location has had as many messages as there is room for: the execution must stop. */
+bool memory_is_full(void);
+
 /* The last value in modification order. */
 uint64_t memory_latest(uint8_t location);
 

@@ -1,0 +1,1 @@
+"""What the benchmarks share: running a guest, pairing and summing up, tables."""

@@ -1,0 +1,105 @@
+"""The tables of bench/guest: (title, name, header, rows), made from a summary. One place, so that the
+terminal and docs/benchmarks.md show the same figures.
+"""
+from .guest_plan import BARE, DEFAULT, MAILBOX, SIPI
+from .tables import number, spread
+
+NAMES = {BARE: "bare machine", SIPI: "Parapet, sipi", MAILBOX: "Parapet, mailbox",
+         DEFAULT: "Parapet"}
+KINDS = ("cpuid", "msr", "io", "memory_fault", "nmi", "hypercall", "halt", "interrupt", "debug",
+         "init_sipi", "shutdown", "other")
+PARTS = (("apic_eoi", "EOI writes"), ("apic_timer", "timer writes"), ("apic_icr", "ICR writes"),
+         ("apic_other", "other APIC"), ("pci_config", "PCI configuration"))
+
+
+def _boot(summary):
+    rows = []
+    for cpus, found in summary["boot"].items():
+        for variant, entry in found["wall_us"].items():
+            rows.append([f"{cpus} CPUs, {NAMES[variant]}",
+                         spread(entry["value"], 1e3),
+                         "1" if variant == BARE else spread(entry["ratio"], 1, 2),
+                         spread(found["printk_us"][variant]["value"], 1e3),
+                         "1" if variant == BARE else spread(
+                             found["printk_us"][variant]["ratio"], 1, 2),
+                         spread(found["processor_s"][variant]["value"], 1, 1)])
+    return ("Boot to init", "boot", ["", "wall clock, ms", "ratio", "printk time, ms", "ratio",
+                                     "host processor, s"], rows)
+
+
+def _work(summary):
+    rows = []
+    for name, found in summary["work"].items():
+        workload, cpus = name.split()
+        if DEFAULT not in found or BARE not in found:
+            continue
+        rows.append([f"{workload}, {cpus} CPUs", spread(found[BARE]["value"], 1e3),
+                     spread(found[DEFAULT]["value"], 1e3), spread(found[DEFAULT]["ratio"], 1, 3)])
+    return ("Workloads", "work", ["", "bare machine, ms", "Parapet, ms", "ratio"], rows)
+
+
+def _ap_log(summary):
+    rows = []
+    for cpus, found in summary["ap_start"].items():
+        for variant, entry in found["log_us"].items():
+            against = found["log_ratio"] if variant == MAILBOX else None
+            rows.append([f"{cpus} CPUs, {NAMES[variant]}", spread(entry["value"], 1e3, 1),
+                         "1" if variant == BARE else spread(entry["ratio"], 1, 2),
+                         "1" if variant == SIPI else spread(against, 1, 2)])
+    return ("AP start, first request to last processor online, by the guest's own log", "ap-log",
+            ["", "ms", "against bare", "against sipi"], rows)
+
+
+def _ap_each(summary):
+    rows = []
+    for cpus, found in summary["ap_start"].items():
+        for variant, entry in found["per_vp_us"].items():
+            against = found["per_vp_ratio"] if variant == MAILBOX else None
+            rows.append([f"{cpus} CPUs, {NAMES[variant]}", spread(entry),
+                         "1" if variant == SIPI else spread(against, 1, 2),
+                         spread(found["total_us"].get(variant), 1e3, 1)])
+    return ("AP start, request to first guest instruction, by Parapet's clock", "ap-each",
+            ["", "each, us", "against sipi", "first to last, ms"], rows)
+
+
+def _costs(summary):
+    rows = [[name, spread(entry["bare_ns"], 1, 1), spread(entry["paravisor_ns"], 1, 1),
+             number(entry["extra_ns"], 0)] for name, entry in summary["costs"].items()]
+    return ("What one costs, ns", "costs", ["", "bare machine", "Parapet", "more"], rows)
+
+
+def _exits(summary):
+    rows = []
+    for name, entry in summary["exits"].items():
+        words = name.split()
+        title = f"{words[0]}, {words[1]} CPUs" + (f", {words[2]}" if words[2:] else "")
+        total = entry["kinds"]["total"]
+        rows.append([f"{title}: all", number(total["count"]), number(total["per_second"]), "-",
+                     number(entry["cost_us"] / 1e3)])
+        for kind in KINDS:
+            found = entry["kinds"].get(kind)
+            if found and found["count"]:
+                rows.append([f"- {kind.replace('_', ' ')}", number(found["count"]),
+                             number(found["per_second"]),
+                             number(found["cost_ns"] and found["cost_ns"] / 1e3, 1),
+                             number(found["cost_us"] and found["cost_us"] / 1e3)])
+        parts = [f"{title} {number(entry['kinds'][key]['count'])}" for key, title in PARTS
+                 if entry["kinds"][key]["count"]]
+        if parts:
+            rows.append(["- of these: " + ", ".join(parts), "", "", "", ""])
+    return ("Exits, and what they cost all VPs together", "exits",
+            ["", "exits", "per second", "us each", "ms in all"], rows)
+
+
+def _parked(summary):
+    rows = [[NAMES[variant], spread(entry["value"], 0.01, 2),
+             "1" if variant == BARE else spread(entry["ratio"], 1, 2)]
+            for variant, entry in summary["parked"].items()]
+    return ("Seven of eight processors parked: host processor time of QEMU, % of one core", "parked",
+            ["", "%", "ratio"], rows)
+
+
+def tables(summary):
+    """All tables that have something to show."""
+    made = [make(summary) for make in (_boot, _work, _ap_each, _ap_log, _parked, _costs, _exits)]
+    return [table for table in made if table[3]]
