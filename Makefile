@@ -8,7 +8,7 @@ VERSION := 0.1.0
 # Freestanding: the paravisor itself. No vector registers: they hold the guest's state.
 MACHINE_CFLAGS := -std=c11 -O2 -g -Wall -Wextra -Werror -Wmissing-prototypes -Wvla \
 	-ffreestanding -fno-pic -no-pie -fno-stack-protector -fno-asynchronous-unwind-tables \
-	-fno-omit-frame-pointer -fno-strict-aliasing -fno-common -mno-red-zone -mgeneral-regs-only \
+	-fno-omit-frame-pointer -fno-strict-aliasing -fno-common -mno-red-zone -mgeneral-regs-only -mpopcnt \
 	-ffunction-sections -fdata-sections -mcmodel=kernel -fcf-protection=none \
 	-Iinclude -I. -MMD -MP -DPARAPET_VERSION='"$(VERSION)"'
 

@@ -23,7 +23,12 @@
 /* LEAF_FEATURES EDX. */
 #define FEATURE_FREQUENCY_MSRS (1u << 8)
 
+#define FEATURE_XMM_INPUT      (1u << 4)
+
 /* LEAF_HINTS EAX. */
+#define HINT_REMOTE_FLUSH      (1u << 2) /* flush other processors' TLBs by hypercall */
+#define HINT_CLUSTER_IPI       (1u << 10)
+#define HINT_EX_SETS	       (1u << 11) /* the forms with sparse processor sets exist */
 #define HINT_APIC_MSRS	       (1u << 3) /* use MSRs for EOI, ICR and TPR: one exit, no decoding */
 #define HINT_RELAXED_TIMING    (1u << 5)
 
@@ -49,10 +54,11 @@ struct cpuid_result hv_cpuid(struct vp *vp, uint32_t leaf)
 		r.eax = ACCESS_TIME_REF_COUNT | ACCESS_APIC_MSRS | ACCESS_HYPERCALL_MSRS |
 			ACCESS_VP_INDEX | ACCESS_FREQUENCY_MSRS |
 			(vp->partition->tsc_is_invariant ? ACCESS_TSC_INVARIANT : 0);
-		r.edx = FEATURE_FREQUENCY_MSRS;
+		r.edx = FEATURE_FREQUENCY_MSRS | FEATURE_XMM_INPUT;
 		break;
 	case LEAF_HINTS:
-		r.eax = HINT_APIC_MSRS | HINT_RELAXED_TIMING;
+		r.eax = HINT_APIC_MSRS | HINT_RELAXED_TIMING | HINT_CLUSTER_IPI | HINT_EX_SETS |
+			(vp->partition->flush_hypercalls ? HINT_REMOTE_FLUSH : 0);
 		r.ebx = SPINLOCK_NEVER;
 		break;
 	case LEAF_LIMITS:

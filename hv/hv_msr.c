@@ -64,7 +64,7 @@ bool hv_msr_read(struct vp *vp, uint32_t index, uint64_t *value)
 		*value = hv.hypercall;
 		return true;
 	case HV_MSR_VP_INDEX:
-		*value = vp->id;
+		*value = vp->id * vp->partition->vp_stride;
 		return true;
 	case HV_MSR_TIME_REF_COUNT:
 		*value = reference_time(vp);
@@ -122,6 +122,10 @@ bool hv_msr_write(struct vp *vp, uint32_t index, uint64_t value)
 		if ((value & ASSIST_ENABLE) &&
 			!guest_ram(vp->partition, GPA(value & PAGE_MASK), PAGE_SIZE)) {
 			return false;
+		}
+		if (value & ASSIST_ENABLE & ~vp->hv_assist_page) {
+			__builtin_memset(guest_ram(vp->partition, GPA(value & PAGE_MASK), PAGE_SIZE),
+				0, PAGE_SIZE);
 		}
 		vp->hv_assist_page = value;
 		return true;

@@ -65,6 +65,11 @@ enum walk_status guest_translate(
 		.compare_exchange = mark_entry,
 	};
 
+	/*
+	 * What this walk finds is used until the next entry (which releases): whoever flushes from now
+	 * on waits for that. A walk that begins after this sees every change flushed before.
+	 */
+	tlblock_take(&vp->partition->tlblock, vp->id, VTL0, VTL2);
 	vp->partition->ops->system_read(vp->platform, &state);
 
 	const struct walk_registers registers = {

@@ -8,7 +8,9 @@
 
 #include <parapet/block.h>
 #include <parapet/platform.h>
+#include "core/flush/flush.h"
 #include "core/run/run.h"
+#include "core/tlblock/tlblock.h"
 #include "core/trace/trace.h"
 
 /* Work for a VP (core/run's requests). */
@@ -53,6 +55,7 @@ struct vp {
 	/* This VP's own. */
 	_Alignas(CACHE_LINE_BYTES) uint32_t apic_icr_high;
 	bool entered; /* the first entry after a start has been counted */
+	uint64_t hypercall_input[PAGE_SIZE / sizeof(uint64_t)]; /* the guest's, copied once */
 	bool nmi_pending;
 	bool nmi_masked; /* until the guest's IRET */
 	bool nmi_stepping; /* that IRET is being stepped over */
@@ -71,7 +74,15 @@ struct memory_span_list {
 	} span[32];
 };
 
+enum tlb_flush {
+	TLB_FLUSH_AUTO,
+	TLB_FLUSH_HYPERCALL,
+	TLB_FLUSH_IPI,
+};
+
 struct partition_options {
+	enum tlb_flush tlb_flush;
+	uint32_t vp_stride;
 	bool verbose;
 	bool mailbox;
 	uint32_t exit_port; /* isa-debug-exit; 0: none */
@@ -88,6 +99,12 @@ struct partition {
 	uint32_t vp_count;
 	struct vp *vp[VP_COUNT_MAX];
 	struct run run;
+	struct tlblock tlblock;
+	struct flush flush;
+	struct vpset_map vp_indexes; /* from the guest's VP indexes */
+	uint16_t vp_of_index[VPSET_INDEX_COUNT];
+	uint32_t vp_stride; /* a guest's VP index is its number times this */
+	bool flush_hypercalls; /* recommended to the guest */
 	struct block_header *block;
 	uint64_t tsc_hz;
 	bool tsc_is_invariant; /* constant, never stopping, the same on all processors */

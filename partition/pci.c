@@ -165,7 +165,7 @@ static uint64_t bar_memory(const struct device *device, int i, uint64_t *bytes)
 	if (i >= 6 || (device->bar[i] & 1) || !device->mask[i]) {
 		return 0;
 	}
-	if ((device->bar[i] & 6) == 4 && i < 5) {
+	if (i < 5 && (device->bar[i] & 6) == 4) {
 		address |= (uint64_t)device->bar[i + 1] << 32;
 		mask = (uint64_t)device->mask[i + 1] << 32 | device->mask[i];
 	}

@@ -210,13 +210,15 @@ static bool serve_requests(struct vp *vp)
 	return true;
 }
 
-static void idle(struct vp *vp)
+/* Waits for a request or, where VTL0 waits for somebody's TLB lock, for the last holder. */
+static void idle(struct vp *vp, bool suspended)
 {
 	struct partition *partition = vp->partition;
 
 	partition->ops->kicks_hold();
 	run_idle_begin(&partition->run, vp->id);
-	if (run_requests_pending(&partition->run, vp->id)) {
+	if (run_requests_pending(&partition->run, vp->id) ||
+		(suspended && !tlblock_is_suspended(&partition->tlblock, vp->id, VTL0))) {
 		partition->ops->kicks_open();
 	} else {
 		partition->ops->idle();
@@ -244,6 +246,15 @@ static void first_entry(struct vp *vp)
 	vp->partition->block->ap_last_online_tsc = now;
 }
 
+static bool invalidate(void *platform, vp_id_t id, enum vtl vtl, const struct flush_entry *entry)
+{
+	struct vp *vp = platform;
+
+	(void)id;
+	(void)vtl;
+	return vp->partition->ops->invalidate(vp->platform, entry);
+}
+
 /* True if the lower VTL was really entered. */
 static bool enter(struct vp *vp)
 {
@@ -259,7 +270,17 @@ static bool enter(struct vp *vp)
 		partition->ops->kicks_open();
 		return false;
 	}
+
+	const struct flush_sink sink = {.invalidate = invalidate, .platform = vp};
+	uint32_t full = flush_drain(&partition->flush, vp->id, VTL0, &sink);
+
+	if (full) {
+		partition->ops->flush_at_entry(vp->platform, full);
+	}
 	partition->ops->enter(vp->platform, &vp->exit);
+	if (full) {
+		flush_entered(&partition->flush, vp->id, VTL0);
+	}
 	run_exited(&partition->run, vp->id);
 	partition->ops->kicks_open();
 	return true;
@@ -269,8 +290,11 @@ void vp_run(struct vp *vp)
 {
 	cpu_this()->context = vp;
 	for (;;) {
+		tlblock_release_own(&vp->partition->tlblock, vp->id);
 		if (!serve_requests(vp)) {
-			idle(vp);
+			idle(vp, false);
+		} else if (tlblock_is_suspended(&vp->partition->tlblock, vp->id, VTL0)) {
+			idle(vp, true);
 		} else if (enter(vp)) {
 			vp->block->counter[vp->exit.kind]++;
 			handle_exit(vp);

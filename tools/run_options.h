@@ -34,7 +34,7 @@ enum run_tlb_flush {
 	RUN_TLB_FLUSH_IPI,
 };
 
-#define RUN_AP_START_DEFAULT  "mailbox"
+#define RUN_AP_START_DEFAULT  RUN_AP_START_MAILBOX
 #define RUN_TLB_FLUSH_DEFAULT RUN_TLB_FLUSH_IPI
 
 /* Strings belong to the argument vector that was parsed. */

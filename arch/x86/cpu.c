@@ -69,5 +69,6 @@ void cpu_activate(struct cpu *cpu)
 	asm_wrmsr(MSR_GS_BASE, (uint64_t)cpu);
 	asm_write_cr0(CR0_PE | CR0_MP | CR0_ET | CR0_NE | CR0_WP | CR0_PG);
 	/* SMEP and SMAP guard nothing here: Parapet maps no user page. MCE: a #MC is not a shutdown. */
-	asm_write_cr4(asm_read_cr4() | CR4_PAE | CR4_MCE);
+	/* OSFXSR: hypercalls may bring their input in XMM registers, which are only read. */
+	asm_write_cr4(asm_read_cr4() | CR4_PAE | CR4_MCE | CR4_OSFXSR);
 }

@@ -12,7 +12,7 @@ struct fault_hooks {
 	/* Describes the exit that `context` (struct cpu's) was handling, with log_line. */
 	void (*describe)(void *context);
 	/* Stops the other processors, tells the listener, and ends the machine. */
-	void (*finish)(void) __attribute__((noreturn));
+	__attribute__((noreturn)) void (*finish)(void);
 };
 
 void fault_set_hooks(const struct fault_hooks *hooks);

@@ -6,9 +6,12 @@ import statistics
 from .guest_plan import BARE, BOOT_CPUS, DEFAULT, MAILBOX, SIPI, WORK_CPUS
 from .spread import ratios, spread
 
-# The kinds of exit, and which of exitcost's figures stands for the price of one.
-PRICES = {"cpuid": "cpuid", "msr": "msr-eoi", "io": "io-pci-read", "memory_fault": "apic-timer",
-          "nmi": "nmi-self"}
+# The kinds of exit, and which of exitcost's figures stand for the price of one (their mean): the port
+# exits are PCI configuration, half of them its address and half its data; the MSR is the EOI's mostly.
+PRICES = {"cpuid": ("cpuid",), "msr": ("msr-eoi",), "io": ("io-pci-select", "io-pci-read"),
+          "memory_fault": ("apic-timer",), "nmi": ("nmi-self",)}
+PARTS = (("apic_eoi", "eoi"), ("apic_timer", "timer"), ("apic_icr", "icr"),
+         ("apic_other", "other"))
 # What the bare machine does instead; the rest is done there under the same name.
 BARE_NAMES = {"msr-eoi": "apic-eoi", "msr-synthetic": None}
 
@@ -106,30 +109,40 @@ def _costs(records):
 
 
 def _counts(stats):
-    counts = {kind: count for kind, count in stats["exits"].items()
-              if isinstance(count, (int, float))}
-    for name, key in (("apic_eoi", "eoi"), ("apic_timer", "timer"), ("apic_icr", "icr"),
-                      ("apic_other", "other")):
-        counts[name] = stats["apic"][key]
-    counts["pci_config"] = stats["events"]["pci_config"]
-    return counts
+    """(by kind of exit, by what some of those exits were for)"""
+    kinds = {kind: count for kind, count in stats["exits"].items()
+             if isinstance(count, (int, float)) and kind != "total"}
+    parts = {name: stats["apic"][key] for name, key in PARTS}
+    parts["pci_config"] = stats["events"]["pci_config"]
+    return kinds, parts
 
 
 def _median_counts(runs):
     counts = [_counts(run["stats"]) for run in runs]
-    return {kind: statistics.median([count.get(kind, 0) for count in counts])
-            for kind in counts[0]}
+    return tuple({name: statistics.median([count[which].get(name, 0) for count in counts])
+                  for name in counts[0][which]} for which in (0, 1))
+
+
+def _less(counts, boot):
+    """The few exits by which two boots differ may come out negative."""
+    return tuple({name: max(0, count - less.get(name, 0)) for name, count in more.items()}
+                 for more, less in zip(counts, boot))
 
 
 def _priced(counts, seconds, costs):
     """Counts, counts per second, and what they cost together, in microseconds of VP time."""
-    prices = {kind: costs[name]["extra_ns"] for kind, name in PRICES.items() if name in costs}
+    prices = {kind: statistics.mean([costs[name]["extra_ns"] for name in names])
+              for kind, names in PRICES.items() if all(name in costs for name in names)}
     kinds = {kind: {"count": count, "per_second": count / seconds,
                     "cost_ns": prices.get(kind),
                     "cost_us": count * prices[kind] / 1e3 if kind in prices else None}
-             for kind, count in counts.items()}
-    total = sum(entry["cost_us"] or 0 for entry in kinds.values())
-    return {"seconds": seconds, "kinds": kinds, "cost_us": total}
+             for kind, count in counts[0].items()}
+    parts = {name: {"count": count, "per_second": count / seconds}
+             for name, count in counts[1].items()}
+    total = sum(counts[0].values())
+    return {"seconds": seconds, "kinds": kinds, "parts": parts,
+            "count": total, "per_second": total / seconds,
+            "cost_us": sum(entry["cost_us"] or 0 for entry in kinds.values())}
 
 
 def _exits(records, costs):
@@ -154,9 +167,7 @@ def _exits(records, costs):
             boot = boots.get((cpus, method), boots.get((cpus, DEFAULT)))
             if not boot:
                 continue
-            # The few exits by which two boots differ may come out negative.
-            counts = {kind: max(0, count - boot.get(kind, 0))
-                      for kind, count in _median_counts(runs).items()}
+            counts = _less(_median_counts(runs), boot)
             seconds = statistics.median([run["work_us"] for run in runs]) / 1e6
             result[f"{workload} {cpus}"] = _priced(counts, seconds, costs)
     return result

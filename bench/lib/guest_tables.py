@@ -6,17 +6,19 @@ from .tables import number, spread
 
 NAMES = {BARE: "bare machine", SIPI: "Parapet, sipi", MAILBOX: "Parapet, mailbox",
          DEFAULT: "Parapet"}
-KINDS = ("cpuid", "msr", "io", "memory_fault", "nmi", "hypercall", "halt", "interrupt", "debug",
-         "init_sipi", "shutdown", "other")
-PARTS = (("apic_eoi", "EOI writes"), ("apic_timer", "timer writes"), ("apic_icr", "ICR writes"),
-         ("apic_other", "other APIC"), ("pci_config", "PCI configuration"))
+PARTS = {"apic_eoi": "EOI", "apic_timer": "timer", "apic_icr": "ICR", "apic_other": "other APIC",
+         "pci_config": "PCI configuration"}
+
+
+def _cpus(count):
+    return "1 CPU" if int(count) == 1 else f"{count} CPUs"
 
 
 def _boot(summary):
     rows = []
     for cpus, found in summary["boot"].items():
         for variant, entry in found["wall_us"].items():
-            rows.append([f"{cpus} CPUs, {NAMES[variant]}",
+            rows.append([f"{_cpus(cpus)}, {NAMES[variant]}",
                          spread(entry["value"], 1e3),
                          "1" if variant == BARE else spread(entry["ratio"], 1, 2),
                          spread(found["printk_us"][variant]["value"], 1e3),
@@ -33,7 +35,7 @@ def _work(summary):
         workload, cpus = name.split()
         if DEFAULT not in found or BARE not in found:
             continue
-        rows.append([f"{workload}, {cpus} CPUs", spread(found[BARE]["value"], 1e3),
+        rows.append([f"{workload}, {_cpus(cpus)}", spread(found[BARE]["value"], 1e3),
                      spread(found[DEFAULT]["value"], 1e3), spread(found[DEFAULT]["ratio"], 1, 3)])
     return ("Workloads", "work", ["", "bare machine, ms", "Parapet, ms", "ratio"], rows)
 
@@ -43,7 +45,7 @@ def _ap_log(summary):
     for cpus, found in summary["ap_start"].items():
         for variant, entry in found["log_us"].items():
             against = found["log_ratio"] if variant == MAILBOX else None
-            rows.append([f"{cpus} CPUs, {NAMES[variant]}", spread(entry["value"], 1e3, 1),
+            rows.append([f"{_cpus(cpus)}, {NAMES[variant]}", spread(entry["value"], 1e3, 1),
                          "1" if variant == BARE else spread(entry["ratio"], 1, 2),
                          "1" if variant == SIPI else spread(against, 1, 2)])
     return ("AP start, first request to last processor online, by the guest's own log", "ap-log",
@@ -55,7 +57,7 @@ def _ap_each(summary):
     for cpus, found in summary["ap_start"].items():
         for variant, entry in found["per_vp_us"].items():
             against = found["per_vp_ratio"] if variant == MAILBOX else None
-            rows.append([f"{cpus} CPUs, {NAMES[variant]}", spread(entry),
+            rows.append([f"{_cpus(cpus)}, {NAMES[variant]}", spread(entry),
                          "1" if variant == SIPI else spread(against, 1, 2),
                          spread(found["total_us"].get(variant), 1e3, 1)])
     return ("AP start, request to first guest instruction, by Parapet's clock", "ap-each",
@@ -72,21 +74,19 @@ def _exits(summary):
     rows = []
     for name, entry in summary["exits"].items():
         words = name.split()
-        title = f"{words[0]}, {words[1]} CPUs" + (f", {words[2]}" if words[2:] else "")
-        total = entry["kinds"]["total"]
-        rows.append([f"{title}: all", number(total["count"]), number(total["per_second"]), "-",
+        title = f"{words[0]}, {_cpus(words[1])}"
+        if len(words) > 2 and words[2] != DEFAULT:
+            title += f", {words[2]}"
+        rows.append([title, number(entry["count"]), number(entry["per_second"]), "",
                      number(entry["cost_us"] / 1e3)])
-        for kind in KINDS:
-            found = entry["kinds"].get(kind)
-            if found and found["count"]:
+        for kind, found in entry["kinds"].items():
+            if found["count"]:
                 rows.append([f"- {kind.replace('_', ' ')}", number(found["count"]),
                              number(found["per_second"]),
                              number(found["cost_ns"] and found["cost_ns"] / 1e3, 1),
                              number(found["cost_us"] and found["cost_us"] / 1e3)])
-        parts = [f"{title} {number(entry['kinds'][key]['count'])}" for key, title in PARTS
-                 if entry["kinds"][key]["count"]]
-        if parts:
-            rows.append(["- of these: " + ", ".join(parts), "", "", "", ""])
+        rows += [[f"- - {PARTS[part]}", number(found["count"]), number(found["per_second"]), "", ""]
+                 for part, found in entry["parts"].items() if found["count"]]
     return ("Exits, and what they cost all VPs together", "exits",
             ["", "exits", "per second", "us each", "ms in all"], rows)
 

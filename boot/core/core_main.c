@@ -22,6 +22,7 @@
 #include "platform/svm/svm.h"
 
 #define TRACE_ENTRIES 2048
+#define FLUSH_PAGES_MAX 32 /* beyond: everything; Linux does the same at 33 of its own */
 #define AP_PAGE	      0x8000
 #define LOW_RAM_END   0xa0000
 #define VIDEO_END     0xc0000
@@ -298,6 +299,22 @@ static void create_block(void)
 	log_line("@block 0x%lx 0x%lx", memory_hpa(block).value, bytes);
 }
 
+/* The guest's VP indexes: the VPs' own numbers, spread out if asked for. */
+static void number_vps(uint32_t vps)
+{
+	for (uint32_t i = 0; i < VPSET_INDEX_COUNT; i++) {
+		partition.vp_of_index[i] = VPSET_NO_VP;
+	}
+	for (uint32_t i = 0; i < vps; i++) {
+		partition.vp_of_index[i * partition.vp_stride] = (uint16_t)i;
+	}
+	partition.vp_indexes = (struct vpset_map){
+		.vp_of_index = partition.vp_of_index,
+		.index_count = VPSET_INDEX_COUNT,
+		.vp_count = vps,
+	};
+}
+
 static void create_vps(void)
 {
 	static const struct run_ops run_ops = {.kick = kick};
@@ -305,8 +322,18 @@ static void create_vps(void)
 	uint8_t *block = (uint8_t *)partition.block;
 
 	partition.vp_count = vps;
+	partition.vp_stride = partition.options.vp_stride ? partition.options.vp_stride : 1;
+	partition.flush_hypercalls = partition.options.tlb_flush != TLB_FLUSH_IPI;
 	run_init(&partition.run, memory_take(vps * sizeof(struct run_vp), CACHE_LINE_BYTES), vps,
 		&run_ops, &partition);
+	tlblock_init(&partition.tlblock,
+		memory_take(vps * sizeof(struct tlblock_vp), CACHE_LINE_BYTES),
+		memory_take(TLBLOCK_WAITERS_NEEDED(vps) * sizeof(struct atomic_u64),
+			CACHE_LINE_BYTES),
+		&partition.run);
+	flush_init(&partition.flush, memory_take(vps * sizeof(struct flush_vp), CACHE_LINE_BYTES),
+		&partition.run, &partition.tlblock, FLUSH_PAGES_MAX);
+	number_vps(vps);
 	for (uint32_t i = 0; i < vps; i++) {
 		struct vp *vp = memory_take(sizeof(*vp), CACHE_LINE_BYTES);
 
@@ -317,6 +344,7 @@ static void create_vps(void)
 		vp->block = (struct block_vp *)(block + partition.block->vp_offset +
 			i * sizeof(struct block_vp));
 		vp->block->apic_id = vp->apic_id;
+		flush_set_counters(&partition.flush, i, vp->block->counter);
 		trace_ring_init(&vp->trace, i,
 			block + partition.block->trace_offset +
 				i * partition.block->trace_ring_bytes,

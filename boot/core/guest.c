@@ -96,14 +96,6 @@ static void enter_multiboot(struct platform_vp *vp, const struct platform_ops *o
 	vp->registers.gpr[INSN_RBX] = entry->ebx;
 }
 
-/* What follows the file's name that QEMU, and our own command, put first. */
-static const char *after_name(const char *text)
-{
-	const char *space = strchr(text, ' ');
-
-	return space ? space + 1 : "";
-}
-
 static bool load_linux(struct partition *partition, const struct handover_info *handover,
 	const struct memory_map *map)
 {
@@ -115,7 +107,7 @@ static bool load_linux(struct partition *partition, const struct handover_info *
 		.map = map,
 		.kernel = source(&handover->kernel),
 		.initrd = source(&handover->initrd),
-		.command_line = after_name(handover->kernel_command_line),
+		.command_line = handover->kernel_command_line,
 		.acpi_rsdp = GPA(handover->acpi_rsdp),
 	};
 	request->command_line_bytes = strlen(request->command_line);

@@ -71,8 +71,24 @@ static bool parse_word(const char *word, size_t length, struct partition_options
 		options->mailbox = word[9] == 'm';
 		return true;
 	}
-	if (word_is(word, length, "tlb-flush=auto") || word_is(word, length, "tlb-flush=ipi") ||
-		word_is(word, length, "tlb-flush=hypercall")) {
+	if (word_is(word, length, "tlb-flush=auto")) {
+		options->tlb_flush = TLB_FLUSH_AUTO;
+		return true;
+	}
+	if (word_is(word, length, "tlb-flush=ipi")) {
+		options->tlb_flush = TLB_FLUSH_IPI;
+		return true;
+	}
+	if (word_is(word, length, "tlb-flush=hypercall")) {
+		options->tlb_flush = TLB_FLUSH_HYPERCALL;
+		return true;
+	}
+	if (starts_with(word, length, "vp-stride=", &rest)) {
+		if (!parse_port(&rest, &port) || port == 0 ||
+			port > VPSET_INDEX_COUNT / VP_COUNT_MAX) {
+			return false;
+		}
+		options->vp_stride = port;
 		return true;
 	}
 	if (starts_with(word, length, "allow-io=", &rest)) {

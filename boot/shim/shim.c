@@ -12,6 +12,7 @@
 #include "boot/handover/handover.h"
 #include "boot/load/acpi.h"
 #include "boot/load/memory_map.h"
+#include "boot/load/multiboot.h"
 #include "boot/shim/multiboot_info.h"
 
 #define REGION_FIXED_BYTES (3 * SIZE_2M)
@@ -61,7 +62,17 @@ static const struct guest_memory memory = {.map = low_memory};
 
 /* --- what the boot loader says ----------------------------------------------------------------- */
 
-/* QEMU puts the file's name in front of arguments; GRUB 2 does not. */
+/*
+ * A command line begins with the file's name (Multiboot Specification 0.6.96, 3.3), and QEMU, iPXE
+ * and GRUB Legacy keep to that. GRUB 2 passes the arguments alone; it calls itself "GRUB 2.06".
+ */
+static bool names_files(const struct multiboot_info *info)
+{
+	return !(info->flags & MULTIBOOT_HAS_LOADER_NAME) ||
+		strncmp((const char *)(uint64_t)info->loader_name, "GRUB 2", 6);
+}
+
+/* What follows the file's name. */
 static const char *arguments(const char *text, bool with_name)
 {
 	if (!with_name) {
@@ -74,6 +85,31 @@ static const char *arguments(const char *text, bool with_name)
 		text++;
 	}
 	return text;
+}
+
+/*
+ * The guest's command line as its own kind of boot loader passes it: Linux gets the arguments, a
+ * Multiboot kernel the name in front of them, made up if there is none.
+ */
+static const char *guest_command_line(const char *text, bool with_name)
+{
+	static const char name[] = "kernel ";
+	static char line[sizeof(name) + MULTIBOOT_COMMAND_LINE_MAX];
+	const void *file = (const void *)handover.kernel.base;
+	size_t bytes = strlen(text);
+
+	if (!multiboot_find_header(file, handover.kernel.bytes)) {
+		return arguments(text, with_name);
+	}
+	if (with_name) {
+		return text;
+	}
+	if (bytes > MULTIBOOT_COMMAND_LINE_MAX - (sizeof(name) - 1)) {
+		refuse("the guest kernel's command line is too long");
+	}
+	memcpy(line, name, sizeof(name) - 1);
+	memcpy(line + sizeof(name) - 1, text, bytes + 1);
+	return line;
 }
 
 static void read_modules(const struct multiboot_info *info, bool with_name)
@@ -95,10 +131,10 @@ static void read_modules(const struct multiboot_info *info, bool with_name)
 		}
 		if (i == 0) {
 			handover.kernel = range;
-			handover.kernel_command_line = modules[i].command_line
-				? (const char *)(uint64_t)modules[i].command_line
-				: "";
-			(void)with_name;
+			handover.kernel_command_line = guest_command_line(modules[i].command_line
+					? (const char *)(uint64_t)modules[i].command_line
+					: "",
+				with_name);
 		} else {
 			handover.initrd = range;
 		}
@@ -342,14 +378,13 @@ void shim_main(uint32_t magic, uint32_t info_address)
 		refuse("not started by a Multiboot boot loader");
 	}
 
-	bool by_qemu = (info->flags & MULTIBOOT_HAS_LOADER_NAME) &&
-		!strncmp((const char *)(uint64_t)info->loader_name, "qemu", 4);
+	bool with_name = names_files(info);
 
 	handover.options = info->flags & MULTIBOOT_HAS_COMMAND_LINE
-		? arguments((const char *)(uint64_t)info->command_line, by_qemu)
+		? arguments((const char *)(uint64_t)info->command_line, with_name)
 		: "";
 	read_memory_map(info);
-	read_modules(info, by_qemu);
+	read_modules(info, with_name);
 	read_processors();
 	describe_memory();
 	choose_region(header->image_end - IMAGE_BASE);

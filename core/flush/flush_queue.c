@@ -13,7 +13,7 @@
 #define FLUSH_PHASE_MASK 3ull
 
 _Static_assert((FLUSH_RING_SLOTS & (FLUSH_RING_SLOTS - 1)) == 0, "positions map to slots by mask");
-_Static_assert(FLUSH_RING_SLOTS == 2 || sizeof(struct flush_slot) == 32, "two slots to a line");
+_Static_assert(FLUSH_RING_SLOTS < 4 || sizeof(struct flush_slot) == 32, "two slots to a line");
 
 static uint64_t flush_slot_state(uint64_t position, enum flush_slot_phase phase)
 {

@@ -81,7 +81,7 @@ static void *file_read(const char *name, uint32_t *size)
 static void line_handle(char *line)
 {
 	static const char blanks[] = " \t\n";
-	char *words[6];
+	char *words[6] = {NULL};
 	unsigned int count = 0;
 	struct entry entry = {0};
 	void *contents = NULL;

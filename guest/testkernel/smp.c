@@ -271,7 +271,7 @@ static void ping_pong_test(const char *state, uint32_t rounds)
 
 static bool nmi_lands(uint32_t destination, uint32_t command, uint64_t mask)
 {
-	uint32_t start[CPU_COUNT_MAX];
+	uint32_t start[CPU_COUNT_MAX] = {0};
 	bool right = true;
 
 	for (uint32_t i = 0; i < cpu_total; i++)

@@ -8,6 +8,7 @@
 
 #include <parapet/types.h>
 #include "arch/x86/insn/emulate.h"
+#include "core/flush/flush.h"
 
 /* Why a lower VTL was left. The order follows the exit counters of block.h. */
 enum vp_exit_kind {
@@ -112,6 +113,13 @@ struct platform_ops {
 	void (*kicks_open)(void);
 	/* Called with kicks held: opens them and sleeps until one comes, pending ones included. */
 	void (*idle)(void);
+	/*
+	 * Invalidates one range of guest-virtual addresses in VTL0's translations, now; false: cannot,
+	 * or costs more than flushing everything at the next entry.
+	 */
+	bool (*invalidate)(struct platform_vp *vp, const struct flush_entry *entry);
+	/* Asks for FLUSH_FULL_ bits at the next entry; kept until the VP was really entered. */
+	void (*flush_at_entry)(struct platform_vp *vp, uint32_t full);
 	/* Runs VTL0 until it exits. Called with kicks held; returns with kicks held. */
 	void (*enter)(struct platform_vp *vp, struct vp_exit *exit);
 	/* Makes the processor of the VP leave its guest, or its idle wait in VTL2. */

@@ -399,6 +399,38 @@ static void svm_kick(vp_id_t target)
 	apic_kick(cpu_by_id(target));
 }
 
+/* Beyond this many INVLPGAs a new start costs less: measured where an address-space flush is cheap. */
+#define INVALIDATE_PAGES_MAX 8
+
+static bool svm_invalidate(struct platform_vp *platform_vp, const struct flush_entry *entry)
+{
+	(void)platform_vp;
+	/* INVLPGA takes the translation of one address, whatever its page size, in every space. */
+	if (entry->range.pages > INVALIDATE_PAGES_MAX) {
+		return false;
+	}
+	for (uint32_t page = 0; page < entry->range.pages; page++) {
+		uint64_t address =
+			entry->range.base.value + ((uint64_t)page << entry->range.page_bits);
+
+		__asm__ volatile("invlpga %0, %1" ::"a"(address), "c"(GUEST_ASID) : "memory");
+	}
+	return true;
+}
+
+static void svm_flush_at_entry(struct platform_vp *platform_vp, uint32_t full)
+{
+	struct vmcb *vmcb = svm_vp(platform_vp)->vmcb;
+
+	if (!svm.has_flush_asid) {
+		vmcb->tlb_control = TLB_CONTROL_FLUSH_ALL;
+	} else if (full & FLUSH_FULL_ALL) {
+		vmcb->tlb_control = TLB_CONTROL_FLUSH_ASID;
+	} else if (vmcb->tlb_control == TLB_CONTROL_NOTHING) {
+		vmcb->tlb_control = TLB_CONTROL_FLUSH_NON_GLOBAL;
+	}
+}
+
 static uint64_t svm_take_nmis(void)
 {
 	struct cpu *cpu = cpu_this();
@@ -458,6 +490,8 @@ static const struct platform_ops svm_ops = {
 	.processor_enable = svm_processor_enable,
 	.kicks_hold = asm_clgi,
 	.kicks_open = asm_stgi,
+	.invalidate = svm_invalidate,
+	.flush_at_entry = svm_flush_at_entry,
 	.enter = svm_run,
 	.idle = interrupt_idle,
 	.kick = svm_kick,

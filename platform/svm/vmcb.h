@@ -122,6 +122,7 @@ _Static_assert(sizeof(struct vmcb) == 4096, "one page");
 
 #define TLB_CONTROL_NOTHING   0
 #define TLB_CONTROL_FLUSH_ALL 1
+#define TLB_CONTROL_FLUSH_NON_GLOBAL 7 /* of the ASID */
 #define TLB_CONTROL_FLUSH_ASID 3 /* CPUID 0x8000000A EDX bit 6 */
 
 #define EVENT_VALID	     (1ull << 31)

@@ -27,6 +27,7 @@ number32() {
 
 # patch32 FILE OFFSET VALUE
 patch32() {
+	# shellcheck disable=SC2059 # the format is what is made here
 	printf "$(printf '\\%03o\\%03o\\%03o\\%03o' $(($3 & 255)) $(($3 >> 8 & 255)) \
 		$(($3 >> 16 & 255)) $(($3 >> 24 & 255)))" |
 		dd of="$1" bs=1 seek="$2" conv=notrunc status=none

@@ -16,6 +16,7 @@ fi
 
 # on_terminal KEYS: runs the command on a terminal of its own and types the keys once it says hello.
 # The terminal's settings before and after are kept.
+# shellcheck disable=SC2094 # what is typed depends on what has been printed
 on_terminal() {
 	cat >"$WORK/session" <<-END
 		stty -a >"$WORK/before"

@@ -225,7 +225,7 @@ static void test_arguments(void **state)
 	assert_null(args.words[args.count]);
 	assert_string_equal(value_of(&args, "-kernel"), "/t/parapet.elf");
 	assert_string_equal(value_of(&args, "-append"),
-		"ap-start=sipi tlb-flush=ipi allow-io=0xf4-0xf7 exit-port=0xf4");
+		"ap-start=mailbox tlb-flush=ipi allow-io=0xf4-0xf7 exit-port=0xf4");
 	assert_string_equal(
 		value_of(&args, "-initrd"), "/t/vmlinuz console=ttyS0,,115200,/t/initrd");
 	assert_string_equal(value_of(&args, "-accel"), "tcg,thread=multi");

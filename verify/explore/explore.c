@@ -158,6 +158,11 @@ static struct word *word_at(const void *address)
 	return &words[word_count - 1];
 }
 
+bool explore_in_setup(void)
+{
+	return current < 0;
+}
+
 bool explore_names_wanted(void)
 {
 	return tracing;

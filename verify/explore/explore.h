@@ -69,6 +69,9 @@ void explore_relax_forever(void);
 #define EXPLORE_GHOSTS 16
 extern uint64_t explore_ghost[EXPLORE_GHOSTS];
 
+/* Whether this is setup (or the end), where there are no threads. */
+bool explore_in_setup(void);
+
 /* Whether names are of any use in this execution; asked in setup, which is called for each one. */
 bool explore_names_wanted(void);
 

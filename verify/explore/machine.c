@@ -226,7 +226,10 @@ void machine_returned(vp_id_t me, uint32_t page)
 {
 	struct returned returned = {me, page};
 
-	explore_step(returned_step, &returned, "the flush returns");
+	if (explore_in_setup())
+		explore_ghost[page] = 1;
+	else
+		explore_step(returned_step, &returned, "the flush returns");
 }
 
 /* The VTL that asked is suspended: sleep until the last holder wakes the VP. */

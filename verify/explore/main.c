@@ -85,6 +85,7 @@ int main(int argc, char **argv)
 	bool good = true;
 
 	collect(flush_scenarios, flush_scenario_count);
+	collect(ring_scenarios, ring_scenario_count);
 	collect(run_scenarios, run_scenario_count);
 	collect(tlblock_scenarios, tlblock_scenario_count);
 	for (int i = 1; i < argc; i++) {

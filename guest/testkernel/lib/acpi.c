@@ -162,6 +162,7 @@ const struct acpi_machine *acpi_machine_get(void)
 		rsdp = rsdp_find(0xe0000, 0x100000);
 	if (!rsdp)
 		tap_bail("no ACPI tables");
+	/* cppcheck-suppress nullPointerRedundantCheck ; tap_bail() does not return */
 	wide = rsdp->revision >= 2 && rsdp->xsdt;
 	root = (const void *)(wide ? rsdp->xsdt : (uint64_t)rsdp->rsdt);
 	range_add((uint64_t)root, root->length);

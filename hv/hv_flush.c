@@ -1,0 +1,122 @@
+/*
+ * Flush hypercalls (TLFS, "HvCallFlushVirtualAddressSpace" and the three that follow it). The input
+ * has been copied; sets and lists are walked where they lie in that copy.
+ */
+#include "hv/hv_call.h"
+#include "hv/hv_status.h"
+
+/* HV_FLUSH_FLAGS. */
+#define HV_FLUSH_ALL_PROCESSORS	 (1ull << 0)
+#define HV_FLUSH_ALL_SPACES	 (1ull << 1)
+#define HV_FLUSH_NON_GLOBAL_ONLY (1ull << 2)
+#define HV_FLUSH_EXTENDED_RANGES (1ull << 3)
+#define HV_FLUSH_FLAGS		 0xfull
+
+#define WORD_SPACE	0
+#define WORD_FLAGS	1
+#define WORD_MASK	2
+#define WORD_SET_FORMAT 2
+#define WORD_BANK_MASK	3
+#define WORD_BANKS	4
+
+static bool is_canonical(const struct vp *vp, uint64_t address)
+{
+	struct vp_system_state state;
+	unsigned int bits;
+
+	vp->partition->ops->system_read(vp->platform, &state);
+	bits = state.cr4 & (1u << 12) ? 57 : 48;
+	return (uint64_t)((int64_t)(address << (64 - bits)) >> (64 - bits)) == address;
+}
+
+static bool ranges_are_good(const struct vp *vp, const struct hv_input *input, bool extended)
+{
+	for (uint32_t i = input->rep_start; i < input->rep_count; i++) {
+		struct flush_range range;
+
+		if (!flush_range_decode(input->reps[i], extended, &range)) {
+			return false;
+		}
+
+		uint64_t last = range.base.value + ((uint64_t)range.pages << range.page_bits) - 1;
+
+		if (last < range.base.value || !is_canonical(vp, range.base.value) ||
+			!is_canonical(vp, last)) {
+			return false;
+		}
+	}
+	return true;
+}
+
+static uint16_t flush(struct vp *vp, const struct hv_input *input, struct vpset set, bool list)
+{
+	struct partition *partition = vp->partition;
+	uint64_t flags = input->words[WORD_FLAGS];
+	uint32_t index;
+
+	if (flags & ~HV_FLUSH_FLAGS) {
+		return HV_STATUS_INVALID_PARAMETER;
+	}
+	if (flags & HV_FLUSH_ALL_PROCESSORS) {
+		set = vpset_make_all(&partition->vp_indexes);
+	} else if (!vpset_all_exist(&set, &index)) {
+		return HV_STATUS_INVALID_VP_INDEX;
+	}
+	if (list && !ranges_are_good(vp, input, flags & HV_FLUSH_EXTENDED_RANGES)) {
+		return HV_STATUS_INVALID_PARAMETER;
+	}
+
+	const struct flush_request request = {
+		.set = set,
+		.vtl = VTL0,
+		.caller = VTL0,
+		.space = input->words[WORD_SPACE],
+		.flags = (flags & HV_FLUSH_ALL_SPACES ? FLUSH_ALL_SPACES : 0) |
+			(flags & HV_FLUSH_NON_GLOBAL_ONLY ? FLUSH_NON_GLOBAL : 0) |
+			(flags & HV_FLUSH_EXTENDED_RANGES ? FLUSH_EXTENDED : 0),
+		.ranges = list ? &input->reps[input->rep_start] : NULL,
+		.range_count = list ? input->rep_count - input->rep_start : 0,
+	};
+
+	/* If somebody holds a TLB lock, this VP's VTL0 does not run on before they let go. */
+	flush_request(&partition->flush, vp->id, &request);
+	return HV_STATUS_SUCCESS;
+}
+
+static uint16_t flush_mask(struct vp *vp, const struct hv_input *input, bool list)
+{
+	return flush(vp, input,
+		vpset_make_mask(&vp->partition->vp_indexes, input->words[WORD_MASK]), list);
+}
+
+static uint16_t flush_sparse(struct vp *vp, const struct hv_input *input, bool list)
+{
+	struct vpset set;
+
+	if (vpset_make_sparse(&set, &vp->partition->vp_indexes, input->words[WORD_SET_FORMAT],
+		    input->words[WORD_BANK_MASK], &input->words[WORD_BANKS],
+		    input->variable_words) != VPSET_OK) {
+		return HV_STATUS_INVALID_PARAMETER;
+	}
+	return flush(vp, input, set, list);
+}
+
+uint16_t hv_flush_space(struct vp *vp, const struct hv_input *input)
+{
+	return flush_mask(vp, input, false);
+}
+
+uint16_t hv_flush_list(struct vp *vp, const struct hv_input *input)
+{
+	return flush_mask(vp, input, true);
+}
+
+uint16_t hv_flush_space_ex(struct vp *vp, const struct hv_input *input)
+{
+	return flush_sparse(vp, input, false);
+}
+
+uint16_t hv_flush_list_ex(struct vp *vp, const struct hv_input *input)
+{
+	return flush_sparse(vp, input, true);
+}
