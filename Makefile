@@ -23,11 +23,14 @@ UNIT_CFLAGS := -std=c11 -O1 -g -Wall -Wextra -Werror -D_GNU_SOURCE -fsanitize=ad
 # A program compiled and linked in one go: its dependency file is PROGRAM.d.
 PROGRAM_DEPS = -MF $@.d -MT $@
 
-# One short line for each step; V=1 shows the commands instead.
+# One short line for each step; V=1 shows the commands instead, -s nothing.
 #	$(call say,CC,$<)
 #	$(Q)$(CC) ...
 ifeq ($(V),1)
 Q   :=
+say  = @:
+else ifneq ($(findstring s,$(firstword -$(MAKEFLAGS))),)
+Q   := @
 say  = @:
 else
 Q   := @
@@ -54,9 +57,12 @@ ROOMS := arch bench boot core guest hv include partition platform tests tools ve
 FILES := $(sort $(foreach room,$(ROOMS),$(wildcard $(room)/*.[chS] $(room)/*/*.[chS] \
 	$(room)/*/*/*.[chS])))
 ifneq ($(filter-out clean help format,$(or $(MAKECMDGOALS),all)),)
-UNCHANGED := $(shell mkdir -p $(B); echo '$(FILES)' | cmp -s - $(LISTS) || \
+LISTED := $(shell mkdir -p $(B); echo '$(FILES)' | cmp -s - $(LISTS) || \
 	echo '$(FILES)' >$(LISTS))
 endif
+$(LISTS):
+	$(Q)mkdir -p $(B)
+	$(Q)echo '$(FILES)' >$@
 
 # --- unit tests: tests/unit/test_*.c, one cmocka program each, linked with all portable code ------
 UNIT_SRCS  := $(wildcard tests/unit/test_*.c)
@@ -85,20 +91,27 @@ unit: $(UNIT_TESTS)
 -include $(UNIT_LIB_OBJS:.o=.d) $(UNIT_TEST_OBJS:.o=.d)
 
 # --- the two commands, and what else a person calls -----------------------------------------------
-.PHONY: run check packages packages-check format lint clean help
-run: packages ## install what is missing, build, boot the demo guest (ARGS='--cpus 8': options)
-	$(Q)$(MAKE) --no-print-directory all
+.PHONY: run check packages-run packages-check packages-bench format lint clean help
+
+# All processors build, unless -j says how many.
+PARALLEL = $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell nproc))
+
+run: packages-run ## install what is missing, build, boot the demo guest (ARGS='--cpus 8': options)
+	$(Q)$(MAKE) --no-print-directory $(PARALLEL) all
 	$(Q)$(B)/parapet run $(ARGS)
 
-packages:
+packages-run:
 	$(Q)scripts/install-packages run
 
 packages-check:
 	$(Q)scripts/install-packages run check
 
+packages-bench:
+	$(Q)scripts/install-packages run bench
+
 # PARTS='unit lint' runs a part of it; tests/run says which parts there are.
 check: packages-check ## install what is missing, build, run all tests (PARTS='unit qemu': some)
-	$(Q)$(MAKE) --no-print-directory check-programs
+	$(Q)$(MAKE) --no-print-directory $(PARALLEL) check-programs
 	$(Q)B='$(B)' tests/run $(PARTS)
 
 # What tests/run runs.

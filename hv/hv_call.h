@@ -10,15 +10,22 @@
 /* A call as its handler sees it. The input is Parapet's copy; the guest cannot change it any more. */
 struct hv_input {
 	const uint64_t *words;
-	uint32_t header_words;	 /* the fixed header and the variable one */
+	uint32_t header_words; /* the fixed header and the variable one */
 	uint32_t variable_words; /* of those, the variable header */
-	uint32_t rep_start;	 /* elements done by an earlier try */
+	uint32_t rep_start; /* elements done by an earlier try */
 	uint32_t rep_count;
-	const uint64_t *reps;	 /* the list: rep_count elements, after the header */
+	const uint64_t *reps; /* the list: rep_count elements, after the header */
 };
 
 /* The guest executed VMMCALL: carries out the call, or raises #UD if it may not make any. */
 void hv_call(struct vp *vp);
+
+/*
+ * The processor set (HV_VP_SET) whose format is word `format_word` of the input, its banks the
+ * variable header. False if it is malformed: HV_STATUS_INVALID_PARAMETER. The set lives in the input.
+ */
+bool hv_read_set(
+	struct vp *vp, const struct hv_input *input, uint32_t format_word, struct vpset *set);
 
 /* hv_flush.c: HvCallFlushVirtualAddressSpace, ...List, and both with sparse sets. Return a status. */
 uint16_t hv_flush_space(struct vp *vp, const struct hv_input *input);

@@ -5,32 +5,34 @@
  */
 #include "hv/hv_cpuid.h"
 
-#define LEAF_VENDOR	  0x40000000
-#define LEAF_INTERFACE	  0x40000001
-#define LEAF_VERSION	  0x40000002
-#define LEAF_FEATURES	  0x40000003
-#define LEAF_HINTS	  0x40000004
-#define LEAF_LIMITS	  0x40000005
+#define LEAF_VENDOR    0x40000000
+#define LEAF_INTERFACE 0x40000001
+#define LEAF_VERSION   0x40000002
+#define LEAF_FEATURES  0x40000003
+#define LEAF_HINTS     0x40000004
+#define LEAF_LIMITS    0x40000005
 
 /* LEAF_FEATURES EAX: partition privileges, low half. */
 #define ACCESS_TIME_REF_COUNT (1u << 1)
 #define ACCESS_APIC_MSRS      (1u << 4)
 #define ACCESS_HYPERCALL_MSRS (1u << 5)
 #define ACCESS_VP_INDEX	      (1u << 6)
+#define ACCESS_REFERENCE_TSC  (1u << 9)
 #define ACCESS_FREQUENCY_MSRS (1u << 11)
 #define ACCESS_TSC_INVARIANT  (1u << 15)
 
 /* LEAF_FEATURES EDX. */
-#define FEATURE_FREQUENCY_MSRS (1u << 8)
-
-#define FEATURE_XMM_INPUT      (1u << 4)
+#define FEATURE_XMM_INPUT	(1u << 4)
+#define FEATURE_FREQUENCY_MSRS	(1u << 8)
+#define FEATURE_EXTENDED_RANGES (1u << 14) /* in flush lists */
+#define FEATURE_HYPERCALL_LOCK	(1u << 18)
 
 /* LEAF_HINTS EAX. */
-#define HINT_REMOTE_FLUSH      (1u << 2) /* flush other processors' TLBs by hypercall */
-#define HINT_CLUSTER_IPI       (1u << 10)
-#define HINT_EX_SETS	       (1u << 11) /* the forms with sparse processor sets exist */
-#define HINT_APIC_MSRS	       (1u << 3) /* use MSRs for EOI, ICR and TPR: one exit, no decoding */
-#define HINT_RELAXED_TIMING    (1u << 5)
+#define HINT_REMOTE_FLUSH   (1u << 2) /* flush other processors' TLBs by hypercall */
+#define HINT_CLUSTER_IPI    (1u << 10)
+#define HINT_EX_SETS	    (1u << 11) /* the forms with sparse processor sets exist */
+#define HINT_APIC_MSRS	    (1u << 3) /* use MSRs for EOI, ICR and TPR: one exit, no decoding */
+#define HINT_RELAXED_TIMING (1u << 5)
 
 #define SPINLOCK_NEVER 0xffffffff
 
@@ -53,8 +55,11 @@ struct cpuid_result hv_cpuid(struct vp *vp, uint32_t leaf)
 	case LEAF_FEATURES:
 		r.eax = ACCESS_TIME_REF_COUNT | ACCESS_APIC_MSRS | ACCESS_HYPERCALL_MSRS |
 			ACCESS_VP_INDEX | ACCESS_FREQUENCY_MSRS |
-			(vp->partition->tsc_is_invariant ? ACCESS_TSC_INVARIANT : 0);
-		r.edx = FEATURE_FREQUENCY_MSRS | FEATURE_XMM_INPUT;
+			(vp->partition->tsc_is_invariant
+					? ACCESS_TSC_INVARIANT | ACCESS_REFERENCE_TSC
+					: 0);
+		r.edx = FEATURE_XMM_INPUT | FEATURE_FREQUENCY_MSRS | FEATURE_EXTENDED_RANGES |
+			FEATURE_HYPERCALL_LOCK;
 		break;
 	case LEAF_HINTS:
 		r.eax = HINT_APIC_MSRS | HINT_RELAXED_TIMING | HINT_CLUSTER_IPI | HINT_EX_SETS |

@@ -10,42 +10,40 @@
 #define HV_FLUSH_ALL_SPACES	 (1ull << 1)
 #define HV_FLUSH_NON_GLOBAL_ONLY (1ull << 2)
 #define HV_FLUSH_EXTENDED_RANGES (1ull << 3)
-#define HV_FLUSH_FLAGS		 0xfull
+#define HV_FLUSH_SPACE_FLAGS                                                                       \
+	(HV_FLUSH_ALL_PROCESSORS | HV_FLUSH_ALL_SPACES | HV_FLUSH_NON_GLOBAL_ONLY)
+/* Ranges say nothing about global translations: TLFS, HvCallFlushVirtualAddressList. */
+#define HV_FLUSH_LIST_FLAGS                                                                        \
+	(HV_FLUSH_ALL_PROCESSORS | HV_FLUSH_ALL_SPACES | HV_FLUSH_EXTENDED_RANGES)
 
 #define WORD_SPACE	0
 #define WORD_FLAGS	1
 #define WORD_MASK	2
 #define WORD_SET_FORMAT 2
-#define WORD_BANK_MASK	3
-#define WORD_BANKS	4
 
-static bool is_canonical(const struct vp *vp, uint64_t address)
+/*
+ * Only the extended format can be malformed. Addresses that no translation has are ignored (TLFS,
+ * HvCallFlushVirtualAddressList): invalidating one does nothing.
+ */
+static bool ranges_are_good(const struct hv_input *input, bool extended)
 {
-	struct vp_system_state state;
-	unsigned int bits;
+	struct flush_range range;
 
-	vp->partition->ops->system_read(vp->platform, &state);
-	bits = state.cr4 & (1u << 12) ? 57 : 48;
-	return (uint64_t)((int64_t)(address << (64 - bits)) >> (64 - bits)) == address;
-}
-
-static bool ranges_are_good(const struct vp *vp, const struct hv_input *input, bool extended)
-{
-	for (uint32_t i = input->rep_start; i < input->rep_count; i++) {
-		struct flush_range range;
-
+	for (uint32_t i = input->rep_start; extended && i < input->rep_count; i++) {
 		if (!flush_range_decode(input->reps[i], extended, &range)) {
-			return false;
-		}
-
-		uint64_t last = range.base.value + ((uint64_t)range.pages << range.page_bits) - 1;
-
-		if (last < range.base.value || !is_canonical(vp, range.base.value) ||
-			!is_canonical(vp, last)) {
 			return false;
 		}
 	}
 	return true;
+}
+
+static bool is_empty(const struct vpset *set)
+{
+	struct vpset_iter iter;
+	vp_id_t vp;
+
+	vpset_iter_begin(&iter, set);
+	return !vpset_iter_next(&iter, &vp);
 }
 
 static uint16_t flush(struct vp *vp, const struct hv_input *input, struct vpset set, bool list)
@@ -54,15 +52,17 @@ static uint16_t flush(struct vp *vp, const struct hv_input *input, struct vpset 
 	uint64_t flags = input->words[WORD_FLAGS];
 	uint32_t index;
 
-	if (flags & ~HV_FLUSH_FLAGS) {
+	if (flags & ~(list ? HV_FLUSH_LIST_FLAGS : HV_FLUSH_SPACE_FLAGS)) {
 		return HV_STATUS_INVALID_PARAMETER;
 	}
 	if (flags & HV_FLUSH_ALL_PROCESSORS) {
 		set = vpset_make_all(&partition->vp_indexes);
 	} else if (!vpset_all_exist(&set, &index)) {
 		return HV_STATUS_INVALID_VP_INDEX;
+	} else if (is_empty(&set)) {
+		return HV_STATUS_INVALID_PARAMETER;
 	}
-	if (list && !ranges_are_good(vp, input, flags & HV_FLUSH_EXTENDED_RANGES)) {
+	if (list && !ranges_are_good(input, flags & HV_FLUSH_EXTENDED_RANGES)) {
 		return HV_STATUS_INVALID_PARAMETER;
 	}
 
@@ -93,9 +93,7 @@ static uint16_t flush_sparse(struct vp *vp, const struct hv_input *input, bool l
 {
 	struct vpset set;
 
-	if (vpset_make_sparse(&set, &vp->partition->vp_indexes, input->words[WORD_SET_FORMAT],
-		    input->words[WORD_BANK_MASK], &input->words[WORD_BANKS],
-		    input->variable_words) != VPSET_OK) {
+	if (!hv_read_set(vp, input, WORD_SET_FORMAT, &set)) {
 		return HV_STATUS_INVALID_PARAMETER;
 	}
 	return flush(vp, input, set, list);

@@ -10,24 +10,41 @@
 #define VECTOR_FIRST 16
 #define VECTOR_LAST  255
 
-#define WORD_VECTOR	0 /* and, in its upper half, the target VTL: byte 4 */
+#define WORD_VECTOR	0 /* and, in byte 4, the target VTL; bytes 5 to 7 are padding */
 #define WORD_MASK	1
 #define WORD_SET_FORMAT 1
-#define WORD_BANK_MASK	2
-#define WORD_BANKS	3
+
+/* HV_INPUT_VTL. */
+#define INPUT_VTL_NUMBER   0x0fu
+#define INPUT_VTL_USE	   0x10u
+#define INPUT_VTL_RESERVED 0xe0u
+
+/* The caller's own VTL is the only one there is. */
+static uint16_t check_vtl(uint8_t vtl)
+{
+	if (vtl & INPUT_VTL_RESERVED) {
+		return HV_STATUS_INVALID_PARAMETER;
+	}
+	if ((vtl & INPUT_VTL_USE) && (vtl & INPUT_VTL_NUMBER) != VTL0) {
+		return HV_STATUS_ACCESS_DENIED;
+	}
+	return HV_STATUS_SUCCESS;
+}
 
 static uint16_t send(struct vp *vp, const struct hv_input *input, const struct vpset *set)
 {
 	struct partition *partition = vp->partition;
 	uint32_t vector = (uint32_t)input->words[WORD_VECTOR];
-	uint32_t vtl = (uint32_t)(input->words[WORD_VECTOR] >> 32);
+	uint16_t status = check_vtl((uint8_t)(input->words[WORD_VECTOR] >> 32));
 	struct vpset_iter iter;
 	uint32_t index;
 	vp_id_t target;
 
-	/* HV_INPUT_VTL: 0 is "mine, use no other"; bytes 5 to 7 are reserved. */
-	if (vector < VECTOR_FIRST || vector > VECTOR_LAST || vtl) {
+	if (vector < VECTOR_FIRST || vector > VECTOR_LAST) {
 		return HV_STATUS_INVALID_PARAMETER;
+	}
+	if (status != HV_STATUS_SUCCESS) {
+		return status;
 	}
 	if (!vpset_all_exist(set, &index)) {
 		return HV_STATUS_INVALID_VP_INDEX;
@@ -42,8 +59,7 @@ static uint16_t send(struct vp *vp, const struct hv_input *input, const struct v
 
 uint16_t hv_send_ipi(struct vp *vp, const struct hv_input *input)
 {
-	struct vpset set =
-		vpset_make_mask(&vp->partition->vp_indexes, input->words[WORD_MASK]);
+	struct vpset set = vpset_make_mask(&vp->partition->vp_indexes, input->words[WORD_MASK]);
 
 	return send(vp, input, &set);
 }
@@ -52,9 +68,7 @@ uint16_t hv_send_ipi_ex(struct vp *vp, const struct hv_input *input)
 {
 	struct vpset set;
 
-	if (vpset_make_sparse(&set, &vp->partition->vp_indexes, input->words[WORD_SET_FORMAT],
-		    input->words[WORD_BANK_MASK], &input->words[WORD_BANKS],
-		    input->variable_words) != VPSET_OK) {
+	if (!hv_read_set(vp, input, WORD_SET_FORMAT, &set)) {
 		return HV_STATUS_INVALID_PARAMETER;
 	}
 	return send(vp, input, &set);

@@ -1,67 +1,184 @@
 /* Synthetic MSRs. TLFS: "Partition Properties", "Timers", "Virtual Interrupt Controller". */
 #include "arch/x86/asm.h"
 #include "arch/x86/registers.h"
+#include "core/atomic.h"
 #include "hv/hv_msr.h"
 #include "partition/guest_access.h"
 #include "partition/policy.h"
 
-#define HYPERCALL_ENABLE 1ull
-#define HYPERCALL_LOCKED 2ull
-#define ASSIST_ENABLE	 1ull
+#define HYPERCALL_ENABLE   1ull
+#define HYPERCALL_LOCKED   2ull
+#define HYPERCALL_RESERVED 0xffcull
 
-/* Partition-wide; written by the guest's boot processor before it starts the others. */
+/* The assist page and the reference TSC page are enabled alike. */
+#define PAGE_ENABLE   1ull
+#define PAGE_RESERVED 0xffeull
+
+#define TIME_HZ 10000000 /* reference time is in units of 100 ns */
+
+/* TLFS, "Partition Reference Time Stamp Counter Page". */
+struct reference_page {
+	uint32_t sequence; /* 0: not to be used */
+	uint32_t reserved1;
+	uint64_t scale;
+	int64_t offset;
+	uint64_t reserved2[509];
+};
+
+_Static_assert(sizeof(struct reference_page) == PAGE_SIZE, "read by the guest");
+
+/*
+ * Partition-wide: any VP writes them, any VP reads them. All accesses are relaxed: a value stands for
+ * itself, and the pages they name are the guest's own memory, whose order is the guest's business.
+ */
 static struct {
-	uint64_t guest_os_id;
-	uint64_t hypercall;
-	uint64_t tsc_invariant; /* TLFS: shows the invariant TSC in CPUID; never taken back */
+	struct atomic_u64 guest_os_id;
+	struct atomic_u64 hypercall;
+	struct atomic_u64 reference_tsc;
+	struct atomic_u64
+		tsc_invariant; /* TLFS: shows the invariant TSC in CPUID; never taken back */
 } hv;
+
+static uint64_t load(const struct atomic_u64 *value)
+{
+	return atomic_u64_load(value, memory_order_relaxed);
+}
+
+bool hv_guest_is_identified(void)
+{
+	return load(&hv.guest_os_id) != 0;
+}
 
 bool hv_shows_invariant_tsc(void)
 {
-	return hv.tsc_invariant;
+	return load(&hv.tsc_invariant) != 0;
 }
 
 /* VMMCALL; RET. Offsets from 16 on are left for VTL calls and returns. */
 static const uint8_t hypercall_code[] = {0x0f, 0x01, 0xd9, 0xc3};
 
+/* The guest's page that an MSR names; NULL if there is no such page, or it is not plain memory. */
+static void *msr_page(const struct vp *vp, uint64_t value)
+{
+	return guest_ram(vp->partition, GPA(value & PAGE_MASK), PAGE_SIZE);
+}
+
+/* Does the MSR go from `before` to `value` by putting a page somewhere? */
+static bool page_moves(uint64_t before, uint64_t value)
+{
+	return (value & PAGE_ENABLE) && (!(before & PAGE_ENABLE) || ((before ^ value) & PAGE_MASK));
+}
+
+/* TLFS, "Establishing the Hypercall Interface (x86/x64)". */
 static bool write_hypercall(struct vp *vp, uint64_t value)
 {
-	if (hv.hypercall & HYPERCALL_LOCKED) {
-		return true; /* TLFS: writes are ignored once it is locked */
-	}
-	if (value & HYPERCALL_ENABLE) {
-		uint8_t *page = guest_ram(vp->partition, GPA(value & PAGE_MASK), PAGE_SIZE);
+	uint64_t before = load(&hv.hypercall);
 
-		if (!hv.guest_os_id) {
-			return true; /* TLFS: stays disabled until the guest has said who it is */
-		}
-		if (!page) {
+	if ((value & HYPERCALL_RESERVED) || value >> vp->partition->physical_bits) {
+		return false;
+	}
+	/* The enable bit stays zero until the guest has said who it is. */
+	if (!hv_guest_is_identified()) {
+		value &= ~HYPERCALL_ENABLE;
+	}
+	do {
+		if (before & HYPERCALL_LOCKED) {
 			return false;
 		}
-		__builtin_memset(page, 0xcc, PAGE_SIZE);
-		__builtin_memcpy(page, hypercall_code, sizeof(hypercall_code));
-	}
-	hv.hypercall = value & (PAGE_MASK | HYPERCALL_ENABLE | HYPERCALL_LOCKED);
+		if (page_moves(before, value)) {
+			uint8_t *page = msr_page(vp, value);
+
+			if (!page) {
+				return false;
+			}
+			/* The code first: another VP may be calling it where it already was. */
+			__builtin_memcpy(page, hypercall_code, sizeof(hypercall_code));
+			__builtin_memset(page + sizeof(hypercall_code), 0xcc,
+				PAGE_SIZE - sizeof(hypercall_code));
+		}
+	} while (!atomic_u64_compare_exchange(&hv.hypercall, &before, value, memory_order_relaxed));
 	return true;
 }
 
-/* In units of 100 ns. */
+static void write_guest_os_id(uint64_t value)
+{
+	atomic_u64_store(&hv.guest_os_id, value, memory_order_relaxed);
+	if (!value) {
+		atomic_u64_fetch_and(&hv.hypercall, ~HYPERCALL_ENABLE, memory_order_relaxed);
+	}
+}
+
+/* 2^64 * TIME_HZ / hz, by long division: there is no 128-bit one here. hz is above TIME_HZ. */
+static uint64_t reference_scale(uint64_t hz)
+{
+	uint64_t scale = 0;
+	uint64_t rest = TIME_HZ;
+
+	for (uint32_t bit = 0; bit < 64; bit++) {
+		rest <<= 1;
+		scale <<= 1;
+		if (rest >= hz) {
+			rest -= hz;
+			scale |= 1;
+		}
+	}
+	return scale;
+}
+
+/* The same formula as the guest's own with the page, so that the two clocks are one. */
 static uint64_t reference_time(const struct vp *vp)
 {
-	uint64_t tsc = asm_rdtsc();
-	uint64_t hz = vp->partition->tsc_hz;
+	uint64_t scale = reference_scale(vp->partition->tsc_hz);
 
-	return tsc / hz * 10000000 + tsc % hz * 10000000 / hz;
+	return (uint64_t)((unsigned __int128)asm_rdtsc() * scale >> 64);
+}
+
+/* TLFS, "Reference Time Stamp Counter (TSC) Page Register". */
+static bool write_reference_tsc(struct vp *vp, uint64_t value)
+{
+	if (!vp->partition->tsc_is_invariant || (value & PAGE_RESERVED)) {
+		return false;
+	}
+	if (page_moves(load(&hv.reference_tsc), value)) {
+		struct reference_page *page = msr_page(vp, value);
+
+		if (!page) {
+			return false;
+		}
+		__builtin_memset(page, 0, sizeof(*page));
+		page->scale = reference_scale(vp->partition->tsc_hz);
+		page->sequence = 1;
+	}
+	atomic_u64_store(&hv.reference_tsc, value, memory_order_relaxed);
+	return true;
+}
+
+/* TLFS, "Virtual Processor Assist Page". A page of zeros: above all, "an EOI is required". */
+static bool write_assist_page(struct vp *vp, uint64_t value)
+{
+	if (value & PAGE_RESERVED) {
+		return false;
+	}
+	if (page_moves(vp->hv_assist_page, value)) {
+		void *page = msr_page(vp, value);
+
+		if (!page) {
+			return false;
+		}
+		__builtin_memset(page, 0, PAGE_SIZE);
+	}
+	vp->hv_assist_page = value;
+	return true;
 }
 
 bool hv_msr_read(struct vp *vp, uint32_t index, uint64_t *value)
 {
 	switch (index) {
 	case HV_MSR_GUEST_OS_ID:
-		*value = hv.guest_os_id;
+		*value = load(&hv.guest_os_id);
 		return true;
 	case HV_MSR_HYPERCALL:
-		*value = hv.hypercall;
+		*value = load(&hv.hypercall);
 		return true;
 	case HV_MSR_VP_INDEX:
 		*value = vp->id * vp->partition->vp_stride;
@@ -69,6 +186,9 @@ bool hv_msr_read(struct vp *vp, uint32_t index, uint64_t *value)
 	case HV_MSR_TIME_REF_COUNT:
 		*value = reference_time(vp);
 		return true;
+	case HV_MSR_REFERENCE_TSC:
+		*value = load(&hv.reference_tsc);
+		return vp->partition->tsc_is_invariant;
 	case HV_MSR_TSC_FREQUENCY:
 		*value = vp->partition->tsc_hz;
 		return true;
@@ -86,7 +206,7 @@ bool hv_msr_read(struct vp *vp, uint32_t index, uint64_t *value)
 		*value = vp->hv_assist_page;
 		return true;
 	case HV_MSR_TSC_INVARIANT:
-		*value = hv.tsc_invariant;
+		*value = load(&hv.tsc_invariant);
 		return vp->partition->tsc_is_invariant;
 	default:
 		return false;
@@ -97,16 +217,18 @@ bool hv_msr_write(struct vp *vp, uint32_t index, uint64_t value)
 {
 	switch (index) {
 	case HV_MSR_GUEST_OS_ID:
-		hv.guest_os_id = value;
-		if (!value) {
-			hv.hypercall &= ~HYPERCALL_ENABLE;
-		}
+		write_guest_os_id(value);
 		return true;
 	case HV_MSR_HYPERCALL:
 		return write_hypercall(vp, value);
+	case HV_MSR_REFERENCE_TSC:
+		return write_reference_tsc(vp, value);
 	case HV_MSR_EOI:
+		if (value >> 32) {
+			return false;
+		}
 		lapic_write(vp, APIC_EOI, 0);
-		return !(value >> 32);
+		return true;
 	case HV_MSR_ICR:
 		vp_count_event(vp, COUNTER_APIC_ICR);
 		vp->apic_icr_high = (uint32_t)(value >> 32);
@@ -119,21 +241,12 @@ bool hv_msr_write(struct vp *vp, uint32_t index, uint64_t value)
 		lapic_write(vp, APIC_TPR, (uint32_t)value);
 		return true;
 	case HV_MSR_VP_ASSIST_PAGE:
-		if ((value & ASSIST_ENABLE) &&
-			!guest_ram(vp->partition, GPA(value & PAGE_MASK), PAGE_SIZE)) {
-			return false;
-		}
-		if (value & ASSIST_ENABLE & ~vp->hv_assist_page) {
-			__builtin_memset(guest_ram(vp->partition, GPA(value & PAGE_MASK), PAGE_SIZE),
-				0, PAGE_SIZE);
-		}
-		vp->hv_assist_page = value;
-		return true;
+		return write_assist_page(vp, value);
 	case HV_MSR_TSC_INVARIANT:
 		if ((value & ~1ull) || !vp->partition->tsc_is_invariant) {
 			return false;
 		}
-		hv.tsc_invariant |= value;
+		atomic_u64_fetch_or(&hv.tsc_invariant, value, memory_order_relaxed);
 		return true;
 	default:
 		return false;

@@ -40,7 +40,7 @@ static void mirror_cr4(struct vp *vp, uint32_t leaf, struct cpuid_result *result
 	if (leaf == 1) {
 		result->ecx &= ~(1u << 27);
 		result->ecx |= (uint32_t)(state.cr4 >> 18 & 1) << 27; /* OSXSAVE */
-		result->ecx |= 1u << 31;			       /* a hypervisor is there */
+		result->ecx |= 1u << 31; /* a hypervisor is there */
 	} else {
 		result->ecx &= ~(1u << 4);
 		result->ecx |= (uint32_t)(state.cr4 >> 22 & 1) << 4; /* OSPKE */

@@ -47,16 +47,15 @@ static void stop_others(struct partition *partition, const struct vp *except)
 		struct vp *vp = partition->vp[i];
 
 		/* Acquire pairs with the release in end_stop. */
-		while (vp && vp != except &&
-			!atomic_u32_load(&vp->stopped, memory_order_acquire) &&
+		while (vp && vp != except && !atomic_u32_load(&vp->stopped, memory_order_acquire) &&
 			asm_rdtsc() < deadline) {
 			atomic_relax();
 		}
 	}
 }
 
-static void __attribute__((noreturn)) finish_machine(
-	struct partition *partition, enum block_end reason, uint32_t code)
+static void __attribute__((noreturn))
+finish_machine(struct partition *partition, enum block_end reason, uint32_t code)
 {
 	if (partition->block) {
 		partition->block->end_tsc = asm_rdtsc();

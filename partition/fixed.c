@@ -8,10 +8,10 @@
 #include "boot/load/acpi.h"
 #include "partition/policy.h"
 
-#define PM1_CONTROL_SCI_EN (1u << 0)
+#define PM1_CONTROL_SCI_EN     (1u << 0)
 #define PM1_CONTROL_TYPE_SHIFT 10
-#define PM1_CONTROL_TYPE_MASK (7u << PM1_CONTROL_TYPE_SHIFT)
-#define PM1_CONTROL_SLEEP (1u << 13)
+#define PM1_CONTROL_TYPE_MASK  (7u << PM1_CONTROL_TYPE_SHIFT)
+#define PM1_CONTROL_SLEEP      (1u << 13)
 
 #define PORT_RESET	0xcf9
 #define RESET_FULL	0x06 /* reset the processors, hard */
@@ -141,8 +141,7 @@ void fixed_write(struct vp *vp, uint16_t port, uint8_t size, uint32_t value)
 	if (port == PORT_RESET && (value & 0x04)) {
 		end_guest(vp, BLOCK_END_RESET, port);
 	}
-	if (port == fixed.reset_port && port != PORT_RESET &&
-		(value & 0xff) == fixed.reset_value) {
+	if (port == fixed.reset_port && port != PORT_RESET && (value & 0xff) == fixed.reset_value) {
 		end_guest(vp, BLOCK_END_RESET, port);
 	}
 	vp_deny(vp, COUNTER_DENIED_IO, port);
@@ -152,8 +151,8 @@ void fixed_power_off(void)
 {
 	if (fixed.has_s5 && fixed.control[0]) {
 		asm_out16(fixed.control[0],
-			(uint16_t)(PM1_CONTROL_SCI_EN |
-				fixed.s5.type_a << PM1_CONTROL_TYPE_SHIFT | PM1_CONTROL_SLEEP));
+			(uint16_t)(PM1_CONTROL_SCI_EN | fixed.s5.type_a << PM1_CONTROL_TYPE_SHIFT |
+				PM1_CONTROL_SLEEP));
 		if (fixed.control[1]) {
 			asm_out16(fixed.control[1],
 				(uint16_t)(PM1_CONTROL_SCI_EN |

@@ -10,9 +10,9 @@
 #define PORT_SELECT 0x510
 #define PORT_DATA   0x511
 
-#define KEY_ID	      0x0001
-#define KEY_ID_DMA    0x02 /* in the first byte */
-#define KEY_WRITE     0x4000
+#define KEY_ID	   0x0001
+#define KEY_ID_DMA 0x02 /* in the first byte */
+#define KEY_WRITE  0x4000
 
 static struct atomic_u32 selected; /* key, and in bit 16 that something of it has been read */
 

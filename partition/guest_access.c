@@ -82,8 +82,8 @@ enum walk_status guest_translate(
 		.huge_pages = vp->partition->huge_pages,
 	};
 
-	return walk_guest_tables(&registers, &memory, address,
-		access | (state.cpl == 3 ? WALK_USER : 0), result);
+	return walk_guest_tables(
+		&registers, &memory, address, access | (state.cpl == 3 ? WALK_USER : 0), result);
 }
 
 enum insn_mode guest_mode(const struct vp_system_state *state, uint64_t rflags)

@@ -5,10 +5,10 @@
 #include "arch/x86/asm.h"
 #include "partition/policy.h"
 
-#define PORT_FIRST   0xcd8 /* on q35; fixed by QEMU's ACPI tables */
-#define PORT_LAST    0xce3
-#define PORT_FLAGS   0xcdc
-#define FLAG_EJECT   0x08
+#define PORT_FIRST 0xcd8 /* on q35; fixed by QEMU's ACPI tables */
+#define PORT_LAST  0xce3
+#define PORT_FLAGS 0xcdc
+#define FLAG_EJECT 0x08
 
 static bool present;
 

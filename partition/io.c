@@ -17,14 +17,13 @@
 static const struct {
 	uint16_t first, last;
 } open_ports[] = {
-	{0x20, 0x21},	/* interrupt controllers: can only raise vectors in the guest */
-	{0xa0, 0xa1},
-	{0x4d0, 0x4d1}, /* their edge/level registers */
-	{0x40, 0x43},	/* timer */
-	{0x61, 0x61},	/* its gate and the speaker */
-	{0x70, 0x77},	/* clock and its memory */
-	{0x80, 0x80},	/* diagnostics: written as a delay */
-	{0xed, 0xed},	/* the other delay port */
+	{0x20, 0x21}, /* interrupt controllers: can only raise vectors in the guest */
+	{0xa0, 0xa1}, {0x4d0, 0x4d1}, /* their edge/level registers */
+	{0x40, 0x43}, /* timer */
+	{0x61, 0x61}, /* its gate and the speaker */
+	{0x70, 0x77}, /* clock and its memory */
+	{0x80, 0x80}, /* diagnostics: written as a delay */
+	{0xed, 0xed}, /* the other delay port */
 	{0x3f8, 0x3ff}, /* first serial port: the console */
 };
 
@@ -193,8 +192,7 @@ static bool string_element(struct vp *vp, const struct insn *insn)
 
 	gva_t address = in ? insn_destination_address(insn, &context)
 			   : insn_effective_address(insn, &context);
-	enum walk_status status =
-		guest_translate(vp, address, in ? WALK_WRITE : 0, &walk);
+	enum walk_status status = guest_translate(vp, address, in ? WALK_WRITE : 0, &walk);
 
 	if (status == WALK_PAGE_FAULT) {
 		vp_inject_page_fault(vp, address, walk.error_code);
@@ -207,6 +205,9 @@ static bool string_element(struct vp *vp, const struct insn *insn)
 		vp_inject_exception(vp, VECTOR_GP, true, 0);
 		return false;
 	}
+	vp->partition->ops->note_access(vp->platform, REGS_PORT, port, size);
+	vp->partition->ops->note_access(
+		vp->platform, in ? REGS_WRITE : REGS_READ, address.value, size);
 	if (in) {
 		uint32_t value = port_read(vp, port, size);
 
@@ -250,15 +251,17 @@ static void handle_string(struct vp *vp)
 					       : 0xffff;
 
 	for (int i = 0; i < STRING_ELEMENTS_MAX; i++) {
-		if ((insn.flags & INSN_REP) &&
-			!(vp->platform->registers.gpr[INSN_RCX] & mask)) {
+		if ((insn.flags & INSN_REP) && !(vp->platform->registers.gpr[INSN_RCX] & mask)) {
 			break;
 		}
 		if (!string_element(vp, &insn)) {
 			return;
 		}
-		if (!(insn.flags & INSN_REP)) {
+		if (!(insn.flags & INSN_REP) || !(vp->platform->registers.gpr[INSN_RCX] & mask)) {
 			break;
+		}
+		if (vp->partition->ops->finish_instruction(vp->platform)) {
+			return; /* a trap between two elements */
 		}
 	}
 	if (!(insn.flags & INSN_REP) || !(vp->platform->registers.gpr[INSN_RCX] & mask)) {
@@ -277,6 +280,7 @@ void exit_handle_io(struct vp *vp)
 		handle_string(vp);
 		return;
 	}
+	vp->partition->ops->note_access(vp->platform, REGS_PORT, port, size);
 	if (vp->exit.io.in) {
 		uint32_t value = port_read(vp, port, size);
 

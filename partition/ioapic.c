@@ -18,7 +18,8 @@
 
 static struct {
 	uint64_t base[IOAPICS_MAX];
-	struct atomic_u32 selected[IOAPICS_MAX]; /* the guest's; the machine's follows at each access */
+	struct atomic_u32
+		selected[IOAPICS_MAX]; /* the guest's; the machine's follows at each access */
 	uint32_t count;
 	struct atomic_u32 lock; /* of select and window together */
 } ioapic;
@@ -101,8 +102,7 @@ void ioapic_write(struct vp *vp, gpa_t gpa, uint32_t value)
 		return;
 	}
 	if (offset == REGISTER_EOI) {
-		mmio_write32(
-			(uint64_t)memory_pointer(HPA(ioapic.base[i])) + REGISTER_EOI, value);
+		mmio_write32((uint64_t)memory_pointer(HPA(ioapic.base[i])) + REGISTER_EOI, value);
 		return;
 	}
 	if (offset != REGISTER_WINDOW) {

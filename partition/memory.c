@@ -121,6 +121,13 @@ static uint32_t bytes_in_page(gva_t address, uint32_t size)
 	return left < size ? (uint32_t)left : size;
 }
 
+static void note_access(struct access *access, enum regs_access kind, gva_t address, uint32_t size)
+{
+	struct vp *vp = access->vp;
+
+	vp->partition->ops->note_access(vp->platform, kind, address.value, size);
+}
+
 static bool access_read(void *arg, gva_t address, unsigned int size, uint64_t *value)
 {
 	struct access *access = arg;
@@ -136,6 +143,7 @@ static bool access_read(void *arg, gva_t address, unsigned int size, uint64_t *v
 		}
 		*value |= high << (8 * first);
 	}
+	note_access(access, REGS_READ, address, size);
 	return true;
 }
 
@@ -157,6 +165,7 @@ static bool access_write(void *arg, gva_t address, unsigned int size, uint64_t v
 	if (first < size) {
 		write_piece(access, high, size - first, value >> (8 * first));
 	}
+	note_access(access, REGS_WRITE, address, size);
 	return true;
 }
 
@@ -204,9 +213,11 @@ static void emulate(struct vp *vp, const struct insn *insn)
 	switch (insn_emulate(insn, &context)) {
 	case INSN_DONE:
 		vp->partition->ops->clear_interrupt_shadow(vp->platform);
+		vp->partition->ops->finish_instruction(vp->platform);
 		return;
-	case INSN_AGAIN:
-		return; /* one element of a REP: the guest traps again for the next */
+	case INSN_AGAIN: /* one element of a REP: the guest traps again for the next */
+		vp->partition->ops->finish_instruction(vp->platform);
+		return;
 	case INSN_FAULT:
 		report_fault(&access);
 		return;

@@ -10,10 +10,10 @@
 #include "partition/policy.h"
 
 enum msr_rule {
-	MSR_OPEN,	/* read and written without an exit: switched with the VP, or harmless */
-	MSR_READ,	/* the processor's value is read, if it has one; a write raises #GP */
-	MSR_READ_DROP,	/* the same, but a write is dropped: stock kernels write back what they read */
-	MSR_ZERO_DROP,	/* reads as 0, a write is dropped: what QEMU's own processor does */
+	MSR_OPEN, /* read and written without an exit: switched with the VP, or harmless */
+	MSR_READ, /* the processor's value is read, if it has one; a write raises #GP */
+	MSR_READ_DROP, /* the same, but a write is dropped: stock kernels write back what they read */
+	MSR_ZERO_DROP, /* reads as 0, a write is dropped: what QEMU's own processor does */
 };
 
 static const struct {
@@ -34,9 +34,9 @@ static const struct {
 	/* Descriptions of the processor. Linux writes 0 to the microcode revision before reading it. */
 	{MSR_UCODE_REVISION, MSR_UCODE_REVISION, MSR_READ_DROP},
 	{MSR_MTRR_CAP, MSR_MTRR_CAP, MSR_READ},
-	{0x17, 0x17, MSR_READ},	      /* platform id */
-	{0xce, 0xce, MSR_READ},	      /* platform information */
-	{0x10a, 0x10a, MSR_READ},     /* architectural capabilities */
+	{0x17, 0x17, MSR_READ}, /* platform id */
+	{0xce, 0xce, MSR_READ}, /* platform information */
+	{0x10a, 0x10a, MSR_READ}, /* architectural capabilities */
 	{MSR_MISC_ENABLE, MSR_MISC_ENABLE, MSR_READ_DROP},
 	{0xc0010055, 0xc0010055, MSR_ZERO_DROP}, /* interrupt pending and C1E */
 	{0xc0010140, 0xc0010141, MSR_READ}, /* OSVW */
@@ -147,8 +147,7 @@ static bool write_efer(struct vp *vp, uint64_t value)
 	allowed |= features.edx & (1u << 20) ? EFER_NXE : 0;
 	allowed |= features.edx & (1u << 25) ? EFER_FFXSR : 0;
 	ops->system_read(vp->platform, &state);
-	if ((value & ~allowed) ||
-		((state.cr0 & CR0_PG) && ((value ^ state.efer) & EFER_LME))) {
+	if ((value & ~allowed) || ((state.cr0 & CR0_PG) && ((value ^ state.efer) & EFER_LME))) {
 		return false;
 	}
 	state.efer = (value & ~EFER_LMA) | (state.efer & EFER_LMA);
@@ -240,8 +239,7 @@ void exit_handle_msr(struct vp *vp)
 	uint64_t *gpr = vp->platform->registers.gpr;
 	uint32_t index = vp->exit.msr.index;
 	uint64_t value = (gpr[INSN_RDX] & 0xffffffff) << 32 | (gpr[INSN_RAX] & 0xffffffff);
-	bool done = vp->exit.msr.write ? msr_write(vp, index, value)
-				       : msr_read(vp, index, &value);
+	bool done = vp->exit.msr.write ? msr_write(vp, index, value) : msr_read(vp, index, &value);
 
 	if (!done) {
 		vp_deny(vp, COUNTER_DENIED_MSR, index);

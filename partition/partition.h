@@ -15,20 +15,21 @@
 
 /* Work for a VP (core/run's requests). */
 #define REQUEST_START (1ull << 0) /* its start word has changed: INIT or SIPI */
-#define REQUEST_NMI   (1ull << 1) /* one NMI for the guest; a second one before it is taken is the same */
-#define REQUEST_STOP  (1ull << 2) /* the guest has come to its end */
+#define REQUEST_NMI                                                                                \
+	(1ull << 1) /* one NMI for the guest; a second one before it is taken is the same */
+#define REQUEST_STOP (1ull << 2) /* the guest has come to its end */
 
 /* Where INIT and SIPI have brought a VP: the low byte of struct vp's start word. */
 enum vp_start {
 	VP_START_RUNNING,
-	VP_START_INIT,	/* INIT accepted, not yet carried out */
-	VP_START_WAIT,	/* waits for a SIPI */
-	VP_START_SIPI,	/* SIPI accepted: its page number is in the next byte */
+	VP_START_INIT, /* INIT accepted, not yet carried out */
+	VP_START_WAIT, /* waits for a SIPI */
+	VP_START_SIPI, /* SIPI accepted: its page number is in the next byte */
 };
 
 #define VP_START_INIT_DONE (1u << 16) /* with VP_START_SIPI: the INIT before it is carried out */
 
-#define VP_START_STATE(word) ((enum vp_start)((word) & 0xff))
+#define VP_START_STATE(word) ((enum vp_start)((word)&0xff))
 #define VP_START_PAGE(word)  ((word) >> 8 & 0xff)
 
 struct memory_map;
@@ -80,11 +81,23 @@ enum tlb_flush {
 	TLB_FLUSH_IPI,
 };
 
+/* Faults of Parapet's own that tests ask for, to see them reported. */
+enum test_fault {
+	TEST_FAULT_NONE,
+	TEST_FAULT_PAGE, /* reads where nothing is */
+	TEST_FAULT_TEXT, /* writes to its own text */
+	TEST_FAULT_DATA, /* executes its own data */
+	TEST_FAULT_STACK, /* recurses until the stack ends */
+	TEST_FAULT_STOP, /* finds something that cannot be */
+};
+
 struct partition_options {
 	enum tlb_flush tlb_flush;
 	uint32_t vp_stride;
 	bool verbose;
+	bool interrupt_exits; /* external interrupts come to VTL2 first */
 	bool mailbox;
+	enum test_fault test_fault;
 	uint32_t exit_port; /* isa-debug-exit; 0: none */
 	struct {
 		uint16_t first;

@@ -18,18 +18,18 @@
 
 #define CONFIG_ENABLE 0x80000000u
 
-#define PCI_COMMAND	0x04
-#define PCI_CLASS	0x08
-#define PCI_CACHE_LINE	0x0c
-#define PCI_HEADER	0x0e
-#define PCI_BAR_FIRST	0x10
-#define PCI_BAR_LAST	0x24
-#define PCI_ROM		0x30
+#define PCI_COMMAND	 0x04
+#define PCI_CLASS	 0x08
+#define PCI_CACHE_LINE	 0x0c
+#define PCI_HEADER	 0x0e
+#define PCI_BAR_FIRST	 0x10
+#define PCI_BAR_LAST	 0x24
+#define PCI_ROM		 0x30
 #define PCI_CAPABILITIES 0x34
-#define PCI_INTERRUPT	0x3c
+#define PCI_INTERRUPT	 0x3c
 
-#define PCI_COMMAND_ALLOWED 0x0547u /* I/O, memory, bus master, parity, SERR, INTx disable */
-#define PCI_COMMAND_DECODE  0x0003u
+#define PCI_COMMAND_ALLOWED	0x0547u /* I/O, memory, bus master, parity, SERR, INTx disable */
+#define PCI_COMMAND_DECODE	0x0003u
 #define PCI_STATUS_CAPABILITIES (1u << 20) /* in the dword at PCI_COMMAND */
 
 #define CLASS_BRIDGE  0x06
@@ -47,11 +47,11 @@
 struct device {
 	uint16_t bdf;
 	bool bridge;
-	uint32_t bar[BARS];  /* as the firmware left them */
+	uint32_t bar[BARS]; /* as the firmware left them */
 	uint32_t mask[BARS]; /* the bits that can be written */
 	uint32_t shown[BARS]; /* what the guest reads: the same, or the mask while it sizes */
-	uint8_t msi;	     /* offset of the capability; 0: none */
-	bool msi_wide;	     /* 64-bit address */
+	uint8_t msi; /* offset of the capability; 0: none */
+	bool msi_wide; /* 64-bit address */
 	uint8_t msix;
 	uint8_t pm;
 	uint8_t pcie;
@@ -245,15 +245,14 @@ static void open_bars(struct partition *partition, struct device *device)
 			uint32_t ports = (~(device->mask[i] | 0xffff0000u) | 3) + 1;
 
 			if (port >= 0x1000 && port + ports <= 0x10000) {
-				io_open_range(partition, (uint16_t)port,
-					(uint16_t)(port + ports - 1));
+				io_open_range(
+					partition, (uint16_t)port, (uint16_t)(port + ports - 1));
 			}
 		} else if (base && memory_may_be_device(partition, base, bytes)) {
 			uint64_t first = ALIGN_DOWN(base, PAGE_SIZE);
 			uint64_t last = ALIGN_UP(base + bytes, PAGE_SIZE);
 
-			partition->ops->map(
-				GPA(first), last - first, ACCESS_READ | ACCESS_WRITE);
+			partition->ops->map(GPA(first), last - first, ACCESS_READ | ACCESS_WRITE);
 		}
 	}
 }
@@ -421,8 +420,8 @@ static bool within(uint32_t offset, uint8_t at, uint32_t bytes)
 	return at && offset >= at && offset < at + bytes;
 }
 
-static bool guest_config_allowed(struct device *device, uint32_t offset, uint8_t size,
-	uint32_t *value)
+static bool guest_config_allowed(
+	struct device *device, uint32_t offset, uint8_t size, uint32_t *value)
 {
 	if (device->bridge) {
 		return false;
@@ -479,6 +478,28 @@ static void guest_config_write(
 	config_write(bdf, offset, size, value);
 }
 
+/*
+ * Kernels scan all buses, and nearly all of what they address does not exist. While the guest's address
+ * names such a function, the data ports are open: the machine itself then says that nothing is there,
+ * without an exit. The machine's own address register never holds anything but such an address, whoever
+ * of the VPs got there first, so an open data port is harmless at any time. (Parapet reaches
+ * configuration space through memory; without that, this is off.)
+ */
+static void window_follow(struct vp *vp, uint32_t address)
+{
+	const struct platform_ops *ops = vp->partition->ops;
+
+	if (!pci.ecam) {
+		return;
+	}
+	if ((address & CONFIG_ENABLE) && config_read((uint16_t)(address >> 8), 0, 4) == ~0u) {
+		asm_out32(PORT_ADDRESS, address);
+		ops->open_ports(PORT_DATA, PORT_DATA + 3);
+	} else {
+		ops->close_ports(PORT_DATA, PORT_DATA + 3);
+	}
+}
+
 bool pci_owns_port(uint16_t port)
 {
 	return port >= PORT_ADDRESS && port < PORT_DATA + 4 && port != PORT_RESET;
@@ -496,8 +517,7 @@ uint32_t pci_port_read(struct vp *vp, uint16_t port, uint8_t size)
 	if (!(address & CONFIG_ENABLE) || (port & 3) + size > 4) {
 		return part(~0u, 0, size);
 	}
-	return guest_config_read(
-		(uint16_t)(address >> 8), (address & 0xfc) + (port & 3), size);
+	return guest_config_read((uint16_t)(address >> 8), (address & 0xfc) + (port & 3), size);
 }
 
 void pci_port_write(struct vp *vp, uint16_t port, uint8_t size, uint32_t value)
@@ -507,6 +527,7 @@ void pci_port_write(struct vp *vp, uint16_t port, uint8_t size, uint32_t value)
 		if (port == PORT_ADDRESS && size == 4) {
 			/* Relaxed: see pci_port_read. */
 			atomic_u32_store(&pci.address, value & 0x80fffffc, memory_order_relaxed);
+			window_follow(vp, value & 0x80fffffc);
 		}
 		return;
 	}
@@ -526,10 +547,8 @@ static const struct device *msix_owner(gpa_t gpa)
 	for (uint32_t i = 0; i < pci.count; i++) {
 		const struct device *device = &pci.device[i];
 
-		if (device->msix_table &&
-			gpa.value >= ALIGN_DOWN(device->msix_table, PAGE_SIZE) &&
-			gpa.value <
-				ALIGN_UP(device->msix_table + device->msix_bytes, PAGE_SIZE)) {
+		if (device->msix_table && gpa.value >= ALIGN_DOWN(device->msix_table, PAGE_SIZE) &&
+			gpa.value < ALIGN_UP(device->msix_table + device->msix_bytes, PAGE_SIZE)) {
 			return device;
 		}
 	}

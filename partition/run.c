@@ -5,6 +5,7 @@
 #include "arch/x86/asm.h"
 #include "arch/x86/cpu.h"
 #include "arch/x86/fault.h"
+#include "arch/x86/interrupt.h"
 #include "arch/x86/log.h"
 #include "arch/x86/registers.h"
 #include "hv/hv_call.h"
@@ -76,9 +77,7 @@ void vp_skip_instruction(struct vp *vp)
 	registers->rip = vp->exit.next_rip;
 	registers->rflags &= ~RFLAGS_RF;
 	vp->partition->ops->clear_interrupt_shadow(vp->platform);
-	if (registers->rflags & RFLAGS_TF) {
-		vp->partition->ops->inject_single_step(vp->platform);
-	}
+	vp->partition->ops->finish_instruction(vp->platform);
 }
 
 /*
@@ -95,10 +94,46 @@ static void keep_halt_from_sleeping(struct vp *vp)
 	if (!vp->partition->ops->interrupt_shadow(vp->platform)) {
 		return;
 	}
-	if (insn_decode(bytes, guest_fetch(vp, bytes, &mode), mode, &insn) &&
+
+	size_t count = guest_fetch(vp, bytes, &mode);
+
+	if (insn_decode(bytes, count, mode, &insn) &&
 		(insn.op == INSN_HLT || insn.op == INSN_MWAIT)) {
-		vp->platform->registers.rip += insn.length;
-		vp->partition->ops->clear_interrupt_shadow(vp->platform);
+		vp->exit.next_rip = vp->platform->registers.rip + insn.length;
+		vp_skip_instruction(vp);
+	}
+}
+
+/* A MOV to or from a debug register that exits on this processor only for the platform's sake. */
+static void handle_debug_move(struct vp *vp)
+{
+	uint8_t bytes[INSN_BYTES_MAX];
+	enum insn_mode mode;
+	struct insn insn;
+	size_t count = guest_fetch(vp, bytes, &mode);
+
+	if (!insn_decode(bytes, count, mode, &insn) ||
+		(insn.op != INSN_MOV_TO_DR && insn.op != INSN_MOV_FROM_DR) || insn.reg > 3) {
+		return; /* another VP has changed the instruction: the guest runs the new one */
+	}
+	if (vp->partition->ops->move_debug_register(vp->platform, &insn)) {
+		vp->exit.next_rip = vp->platform->registers.rip + insn.length;
+		vp_skip_instruction(vp);
+	}
+}
+
+/*
+ * The interrupt that made the guest exit is taken here and given to the guest at the next entry: it
+ * could have taken it itself (its IF was set, and there was no shadow). The EOI is the guest's.
+ */
+static void handle_interrupt(struct vp *vp)
+{
+	uint8_t vector;
+
+	/* Another event goes first; then the interrupt makes the guest exit again. */
+	if (!vp->exit.delivering && interrupt_take(&vector)) {
+		vp->partition->ops->inject(
+			vp->platform, VP_EVENT_INTERRUPT, vector, false, 0);
 	}
 }
 
@@ -119,6 +154,11 @@ static void handle_other(struct vp *vp)
 		vp->nmi_stepping = true;
 		vp->partition->ops->step(vp->platform);
 		return;
+	case VP_OTHER_DEBUG_MOVE:
+		handle_debug_move(vp);
+		return;
+	case VP_OTHER_NOTHING:
+		return;
 	}
 }
 
@@ -131,6 +171,28 @@ static void handle_debug(struct vp *vp)
 	}
 }
 
+static void test_fault(enum test_fault fault)
+{
+	switch (fault) {
+	case TEST_FAULT_NONE:
+		return;
+	case TEST_FAULT_PAGE:
+		fault_test_page();
+		return;
+	case TEST_FAULT_TEXT:
+		fault_test_text();
+		return;
+	case TEST_FAULT_DATA:
+		fault_test_data();
+		return;
+	case TEST_FAULT_STACK:
+		fault_test_stack();
+		return;
+	case TEST_FAULT_STOP:
+		fault_stop("a test asked for it");
+	}
+}
+
 static void handle_exit(struct vp *vp)
 {
 	switch (vp->exit.kind) {
@@ -138,6 +200,7 @@ static void handle_exit(struct vp *vp)
 		hv_call(vp);
 		return;
 	case VP_EXIT_CPUID:
+		test_fault(vp->partition->options.test_fault);
 		exit_handle_cpuid(vp);
 		return;
 	case VP_EXIT_MSR:
@@ -155,8 +218,10 @@ static void handle_exit(struct vp *vp)
 	case VP_EXIT_DEBUG:
 		handle_debug(vp);
 		return;
-	case VP_EXIT_INIT_SIPI:
 	case VP_EXIT_INTERRUPT:
+		handle_interrupt(vp);
+		return;
+	case VP_EXIT_INIT_SIPI:
 	case VP_EXIT_HALT:
 		return; /* taken when the window opened, or not intercepted at all */
 	case VP_EXIT_SHUTDOWN:
@@ -178,7 +243,7 @@ static void serve_nmi(struct vp *vp)
 		return;
 	}
 	if (!ops->inject(vp->platform, VP_EVENT_NMI, VECTOR_NMI, false, 0)) {
-		return; /* another event goes first: the next exit is soon enough for this one */
+		return; /* another event goes first: enter() sees to it that this one is next */
 	}
 	vp->nmi_pending = false;
 	vp->nmi_masked = true;
@@ -264,6 +329,10 @@ static bool enter(struct vp *vp)
 		first_entry(vp);
 	}
 	partition->ops->kicks_hold();
+	if (vp->nmi_pending && !vp->nmi_masked) {
+		/* Another event goes first at this entry: come back right after it for the NMI. */
+		partition->ops->kick(vp->id);
+	}
 	run_enter_begin(&partition->run, vp->id, VTL0);
 	if (run_requests_pending(&partition->run, vp->id)) {
 		run_enter_withdraw(&partition->run, vp->id);

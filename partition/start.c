@@ -87,6 +87,7 @@ static void carry_out_sipi(struct vp *vp, uint32_t page)
 	state.cs.base = (uint64_t)page << PAGE_BITS;
 	vp->partition->ops->system_write(vp->platform, &state);
 	vp->platform->registers.rip = 0;
+	wakeup_by_sipi(vp);
 	vp_count_event(vp, COUNTER_SIPI_RECEIVED);
 	/* Relaxed: see start_request_sipi. */
 	vp->block->ap_request_tsc = atomic_u64_load(&vp->start_tsc, memory_order_relaxed);

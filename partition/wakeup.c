@@ -1,5 +1,6 @@
 /* The wakeup mailbox in the guest's memory. See wakeup.h and docs/mailbox.md. */
 #include "arch/x86/asm.h"
+#include "arch/x86/fault.h"
 #include "arch/x86/log.h"
 #include "arch/x86/memory.h"
 #include "arch/x86/registers.h"
@@ -200,13 +201,32 @@ uint64_t wakeup_read(gpa_t gpa, uint32_t size)
 	return value;
 }
 
+/* The reset vector's code is not the guest's to change. */
+static bool write_is_denied(struct vp *vp, gpa_t gpa)
+{
+	if (!wakeup_owns_fetch(gpa)) {
+		return false;
+	}
+	vp_deny(vp, COUNTER_DENIED_MEMORY, gpa.value);
+	return true;
+}
+
+/* After a write that may have been a command. */
+static void handle_command(struct vp *vp, gpa_t gpa, uint32_t size, uint64_t now)
+{
+	if (mailbox_write_is_command((uint32_t)(gpa.value & ~PAGE_MASK), size) &&
+		mailbox_handle_write(wakeup.mailbox, vp->id, now).outcome == MAILBOX_WOKEN &&
+		!vp->partition->block->ap_first_request_tsc) {
+		vp->partition->block->ap_first_request_tsc = now;
+	}
+}
+
 void wakeup_write(struct vp *vp, gpa_t gpa, uint32_t size, uint64_t value)
 {
 	uint64_t now = asm_rdtsc();
 	uint8_t *byte = memory_pointer(HPA(gpa.value));
 
-	if (wakeup_owns_fetch(gpa)) { /* the reset vector's code is not the guest's to change */
-		vp_deny(vp, COUNTER_DENIED_MEMORY, gpa.value);
+	if (write_is_denied(vp, gpa)) {
 		return;
 	}
 	/* As one store where the guest made one: others may read the page at any time. */
@@ -221,13 +241,40 @@ void wakeup_write(struct vp *vp, gpa_t gpa, uint32_t size, uint64_t value)
 			((volatile uint8_t *)byte)[i] = (uint8_t)(value >> (8 * i));
 		}
 	}
-	if (!mailbox_write_is_command((uint32_t)(gpa.value & ~PAGE_MASK), size)) {
-		return;
+	handle_command(vp, gpa, size, now);
+}
+
+/* The processor's locked instruction takes any alignment, as the guest's own would. */
+static bool exchange(void *bytes, uint32_t size, uint64_t expected, uint64_t value)
+{
+	switch (size) {
+	case 1:
+		return __sync_bool_compare_and_swap(
+			(uint8_t *)bytes, (uint8_t)expected, (uint8_t)value);
+	case 2:
+		return __sync_bool_compare_and_swap(
+			(uint16_t *)bytes, (uint16_t)expected, (uint16_t)value);
+	case 4:
+		return __sync_bool_compare_and_swap(
+			(uint32_t *)bytes, (uint32_t)expected, (uint32_t)value);
+	default:
+		return __sync_bool_compare_and_swap((uint64_t *)bytes, expected, value);
 	}
-	if (mailbox_handle_write(wakeup.mailbox, vp->id, now).outcome == MAILBOX_WOKEN &&
-		!vp->partition->block->ap_first_request_tsc) {
-		vp->partition->block->ap_first_request_tsc = now;
+}
+
+bool wakeup_exchange(
+	struct vp *vp, gpa_t gpa, uint32_t size, uint64_t expected, uint64_t value)
+{
+	uint64_t now = asm_rdtsc();
+
+	if (write_is_denied(vp, gpa)) {
+		return true;
 	}
+	if (!exchange(memory_pointer(HPA(gpa.value)), size, expected, value)) {
+		return false;
+	}
+	handle_command(vp, gpa, size, now);
+	return true;
 }
 
 bool wakeup_owns_fetch(gpa_t gpa)
@@ -238,8 +285,7 @@ bool wakeup_owns_fetch(gpa_t gpa)
 void wakeup_offline(struct vp *vp)
 {
 	if (!mailbox_going_offline(wakeup.mailbox, vp->id, asm_rdtsc())) {
-		/* The boot processor, or one that INIT/SIPI started: there is nothing to come back to. */
-		vp_deny(vp, COUNTER_DENIED_MEMORY, wakeup.reset_vector.value);
+		fault_stop("VP %u runs, but not for the mailbox", vp->id);
 	}
 	start_park(vp);
 	mailbox_parked(wakeup.mailbox, vp->id, asm_rdtsc());
@@ -270,6 +316,13 @@ bool wakeup_check(struct vp *vp)
 	platform->system_write(vp->platform, &state);
 	vp->platform->registers.rip = vector.value;
 	return true;
+}
+
+void wakeup_by_sipi(struct vp *vp)
+{
+	if (wakeup.on) {
+		mailbox_started_otherwise(wakeup.mailbox, vp->id);
+	}
 }
 
 bool wakeup_entered(struct vp *vp, uint64_t tsc)

@@ -36,12 +36,23 @@ bool wakeup_overlaps(gpa_t gpa, uint64_t bytes);
 uint64_t wakeup_read(gpa_t gpa, uint32_t size);
 void wakeup_write(struct vp *vp, gpa_t gpa, uint32_t size, uint64_t value);
 
+/*
+ * The write of an instruction that has read the same bytes before, in one step: if they are still
+ * `expected`. False, and nothing written, if another VP was faster: the instruction is to be done
+ * again. A kernel may keep a lock in its half of the page.
+ */
+bool wakeup_exchange(
+	struct vp *vp, gpa_t gpa, uint32_t size, uint64_t expected, uint64_t value);
+
 /* A fetch from the page at the reset vector: the guest takes the processor offline. */
 bool wakeup_owns_fetch(gpa_t gpa);
 void wakeup_offline(struct vp *vp);
 
 /* Own VP, waiting: true if it has been woken, and is now in the state that a kernel expects. */
 bool wakeup_check(struct vp *vp);
+
+/* Own VP: a SIPI has started it. For the mailbox it is a processor that runs from here on. */
+void wakeup_by_sipi(struct vp *vp);
 
 /* Own VP: its first entry after wakeup_check comes next. False if it was not started that way. */
 bool wakeup_entered(struct vp *vp, uint64_t tsc);

@@ -87,7 +87,7 @@ bool block_read(
 const struct block_vp *block_read_vp(const struct block_view *view, uint32_t vp)
 {
 	return (const struct block_vp *)(view->bytes + view->header.vp_offset +
-					 vp * view->header.vp_bytes);
+		vp * view->header.vp_bytes);
 }
 
 const void *block_read_ring(const struct block_view *view, uint32_t vp)

@@ -26,7 +26,7 @@ const char *channel_end_name(enum block_end reason)
 static bool parse_block(const char *first, const char *second, struct channel_line *result)
 {
 	return text_parse_hex(first, UINT64_MAX, &result->address) &&
-	       text_parse_hex(second, UINT64_MAX, &result->bytes);
+		text_parse_hex(second, UINT64_MAX, &result->bytes);
 }
 
 static bool parse_end(const char *reason, const char *code, struct channel_line *result)
@@ -52,10 +52,10 @@ static struct channel_line parse_command(const char *line)
 	if (words == 1 && strcmp(word[0], "@guest") == 0)
 		result.kind = CHANNEL_GUEST;
 	else if (words == 3 && strcmp(word[0], "@block") == 0 &&
-		 parse_block(word[1], word[2], &result))
+		parse_block(word[1], word[2], &result))
 		result.kind = CHANNEL_BLOCK;
 	else if ((words == 2 || words == 3) && strcmp(word[0], "@end") == 0 &&
-		 parse_end(word[1], word[2], &result))
+		parse_end(word[1], word[2], &result))
 		result.kind = CHANNEL_END;
 	return result;
 }

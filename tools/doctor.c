@@ -82,7 +82,7 @@ static bool ask_qemu(char *const *words, const char *input, char *text, size_t r
 	close(from[0]);
 	text[used] = '\0';
 	return pid > 0 && waitpid(pid, &status, 0) == pid && WIFEXITED(status) &&
-	       WEXITSTATUS(status) == 0 && handed;
+		WEXITSTATUS(status) == 0 && handed;
 }
 
 /* Whether QEMU's software CPU says that it has SVM with nested paging. */
@@ -98,7 +98,7 @@ static bool has_svm(char *qemu)
 		       "{\"type\": \"full\", \"model\": {\"name\": \"max\"}}}\n"
 		       "{\"execute\": \"quit\"}\n",
 		       text, sizeof(text)) &&
-	       strstr(text, "\"svm\": true") && strstr(text, "\"npt\": true");
+		strstr(text, "\"svm\": true") && strstr(text, "\"npt\": true");
 }
 
 /* QEMU, and the SVM of its software CPU. */
@@ -226,8 +226,9 @@ int doctor_command(int count, char **arguments)
 	bool images = check_images();
 	bool ready = qemu && memory && images;
 
-	printf("\n%s\n", ready ? "The demo guest can run: parapet run"
-			       : "The demo guest cannot run yet: see what is missing above.");
+	printf("\n%s\n",
+		ready ? "The demo guest can run: parapet run"
+		      : "The demo guest cannot run yet: see what is missing above.");
 	fflush(stdout);
 	return ready ? EXIT_STATUS_WELL : EXIT_STATUS_REFUSED;
 }

@@ -40,7 +40,7 @@ static uint32_t read_u32(const uint8_t *at)
 static bool is_linux(const uint8_t *head, size_t head_bytes)
 {
 	return head_bytes >= LINUX_MAGIC + 4 && memcmp(head + LINUX_MAGIC, "HdrS", 4) == 0 &&
-	       read_u16(head + LINUX_BOOT_FLAG) == 0xaa55;
+		read_u16(head + LINUX_BOOT_FLAG) == 0xaa55;
 }
 
 static bool check_linux(const uint8_t *head, size_t head_bytes, uint64_t file_bytes,
@@ -111,8 +111,9 @@ bool guest_check_kernel(const uint8_t *head, size_t head_bytes, uint64_t file_by
 		return tool_error_set(error,
 			"neither a Linux bzImage nor a 32-bit Multiboot v1 ELF file; name such a "
 			"kernel");
-	if (!(flags & MULTIBOOT_ADDRESSES) && !(elf && head[ELF_CLASS] == ELF_CLASS_32 &&
-						      read_u16(head + ELF_MACHINE) == ELF_I386))
+	if (!(flags & MULTIBOOT_ADDRESSES) &&
+		!(elf && head[ELF_CLASS] == ELF_CLASS_32 &&
+			read_u16(head + ELF_MACHINE) == ELF_I386))
 		return tool_error_set(error,
 			"has a Multiboot header, but is not a 32-bit x86 ELF file; name such a "
 			"kernel");

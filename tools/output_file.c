@@ -136,7 +136,7 @@ bool output_file_write(const char *what, const char *path, const char *bytes, si
 		return refuse(what, path, errno, error);
 
 	bool written = write_all(fd, bytes, size) &&
-		       fchmod(fd, place.mode ? place.mode : usual_mode()) == 0;
+		fchmod(fd, place.mode ? place.mode : usual_mode()) == 0;
 
 	code = errno;
 	if (close(fd) != 0 && written) {

@@ -74,8 +74,8 @@ bool qemu_connect(struct qemu *qemu, bool with_channel, struct tool_error *error
 	if (with_channel && !connect_pair(&qemu->channel_fd, &qemu->its_channel_fd, error))
 		return false;
 	return connect_pair(&qemu->console_fd, &qemu->its_console_fd, error) &&
-	       connect_pair(&qemu->qmp_fd, &qemu->its_qmp_fd, error) &&
-	       connect_pair(&qemu->errors_fd, &qemu->its_errors_fd, error);
+		connect_pair(&qemu->qmp_fd, &qemu->its_qmp_fd, error) &&
+		connect_pair(&qemu->errors_fd, &qemu->its_errors_fd, error);
 }
 
 static void inherit(int fd)

@@ -112,13 +112,23 @@ char *qemu_args_paravisor_options(const struct run_options *options)
 		return NULL;
 	fprintf(out, "ap-start=%s tlb-flush=%s", run_ap_start_name(options->ap_start),
 		run_tlb_flush_name(options->tlb_flush));
+	if (options->vp_stride != 1)
+		fprintf(out, " vp-stride=%x", options->vp_stride);
 	for (size_t i = 0; i < options->allow_io_count; i++)
 		fprintf(out, " allow-io=0x%x-0x%x", options->allow_io[i].first,
 			options->allow_io[i].last);
 	if (qemu_args_find_exit_port(options, &port))
 		fprintf(out, " exit-port=0x%x", port);
+	if (options->interrupt_exits)
+		fputs(" interrupt-exits", out);
 	if (options->verbose)
 		fputs(" verbose", out);
+
+	/* Options of the image that are for tests and have no word on the command line. */
+	const char *extra = getenv("PARAPET_OPTIONS");
+
+	if (extra && *extra)
+		fprintf(out, " %s", extra);
 
 	bool failed = ferror(out);
 

@@ -50,9 +50,10 @@ static bool find_acceleration(
 	/* The bare guest needs no SVM. */
 	*kvm = found == HOST_KVM_WITH_SVM || (options->no_paravisor && found != HOST_KVM_MISSING);
 	return *kvm ||
-	       tool_error_set(error, "--accel kvm: %s; use --accel tcg",
-		       found == HOST_KVM_MISSING ? reason
-						 : "KVM on this computer offers no SVM to a guest");
+		tool_error_set(error, "--accel kvm: %s; use --accel tcg",
+			found == HOST_KVM_MISSING
+				? reason
+				: "KVM on this computer offers no SVM to a guest");
 }
 
 static bool find_demo(
@@ -144,7 +145,7 @@ static bool stage_inputs(struct stage *stage, const struct run_inputs *inputs, b
 	if (inputs->initrd && !stage_link(stage, inputs->initrd, "initrd", stage->initrd, error))
 		return false;
 	return !paravisor ||
-	       stage_link(stage, inputs->places.paravisor, "paravisor", stage->paravisor, error);
+		stage_link(stage, inputs->places.paravisor, "paravisor", stage->paravisor, error);
 }
 
 /* Reads the copy of the block as it lies in the stage and checks it. The caller frees *bytes. */
@@ -241,8 +242,9 @@ static bool write_results(const struct run_options *options, const struct run_re
 
 		if (!export.text)
 			tool_error_set(&error, "out of memory for the trace");
-		if (!export.text || !output_file_write("--trace", options->trace, export.text,
-					    strlen(export.text), &error)) {
+		if (!export.text ||
+			!output_file_write("--trace", options->trace, export.text,
+				strlen(export.text), &error)) {
 			message_print("%s", error.text);
 			written = false;
 		}

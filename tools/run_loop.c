@@ -105,7 +105,7 @@ static int handle_clock(struct run_loop *loop)
 		else if (loop->options->timeout_ms && now >= timeout)
 			run_machine_end(loop, RUN_END_TIMEOUT, 0);
 		else if (loop->result->paravisor && !loop->heard && loop->running_us &&
-			 now >= loop->start_limit_ms)
+			now >= loop->start_limit_ms)
 			run_machine_end(
 				loop, RUN_END_SILENT, (now - loop->running_us / 1000 + 500) / 1000);
 		if (now >= progress)
@@ -163,7 +163,7 @@ static void fill_slots(const struct run_loop *loop, struct pollfd slots[SLOT_COU
 	if (console->fd >= 0 && (console_wants_guest(console) || console->in_used > 0)) {
 		slots[SLOT_CONSOLE].fd = console->fd;
 		slots[SLOT_CONSOLE].events = (short)((console_wants_guest(console) ? POLLIN : 0) |
-						     (console->in_used > 0 ? POLLOUT : 0));
+			(console->in_used > 0 ? POLLOUT : 0));
 	}
 	if (console_wants_input(console))
 		slots[SLOT_INPUT].fd = console->input_fd;
@@ -227,7 +227,7 @@ static void drain(struct run_loop *loop)
 {
 	struct console *console = &loop->console;
 	bool hurry = loop->result->end == RUN_END_SIGNAL || loop->result->end == RUN_END_LEFT ||
-		     loop->result->end == RUN_END_TIMEOUT;
+		loop->result->end == RUN_END_TIMEOUT;
 
 	do {
 		console_read_guest(console);

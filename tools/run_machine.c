@@ -70,8 +70,9 @@ static void finish_machine(struct run_loop *loop)
 
 static void save_block(struct run_loop *loop)
 {
-	if (loop->block_known && qmp_send_memory_save(&loop->qmp, loop->block_address,
-					 loop->block_bytes, loop->stage->block))
+	if (loop->block_known &&
+		qmp_send_memory_save(
+			&loop->qmp, loop->block_address, loop->block_bytes, loop->stage->block))
 		enter_phase(loop, RUN_SAVING, STEP_LIMIT_MS);
 	else
 		finish_machine(loop);

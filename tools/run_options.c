@@ -17,6 +17,8 @@ enum option_id {
 	OPTION_ACCEL,
 	OPTION_AP_START,
 	OPTION_TLB_FLUSH,
+	OPTION_INTERRUPT_EXITS,
+	OPTION_VP_STRIDE,
 	OPTION_NO_PARAVISOR,
 	OPTION_ALLOW_IO,
 	OPTION_STATS,
@@ -36,6 +38,8 @@ static const struct option run_long_options[] = {
 	{"accel", required_argument, NULL, OPTION_ACCEL},
 	{"ap-start", required_argument, NULL, OPTION_AP_START},
 	{"tlb-flush", required_argument, NULL, OPTION_TLB_FLUSH},
+	{"vp-stride", required_argument, NULL, OPTION_VP_STRIDE},
+	{"interrupt-exits", no_argument, NULL, OPTION_INTERRUPT_EXITS},
 	{"no-paravisor", no_argument, NULL, OPTION_NO_PARAVISOR},
 	{"allow-io", required_argument, NULL, OPTION_ALLOW_IO},
 	{"stats", required_argument, NULL, OPTION_STATS},
@@ -120,6 +124,19 @@ static bool parse_platform(const char *value, struct tool_error *error)
 	if (strcmp(value, "svm") != 0)
 		return tool_error_set(error,
 			"--platform %s: not available, this version runs on svm only", value);
+	return true;
+}
+
+static bool parse_vp_stride(
+	const char *value, struct run_options *options, struct tool_error *error)
+{
+	uint64_t stride;
+
+	if (!text_parse_unsigned(value, RUN_VP_STRIDE_MAX, &stride) || stride == 0)
+		return tool_error_set(error,
+			"--vp-stride %s: must be a number from 1 to %u, for example --vp-stride 64",
+			value, RUN_VP_STRIDE_MAX);
+	options->vp_stride = (unsigned)stride;
 	return true;
 }
 
@@ -208,6 +225,11 @@ static bool parse_option(
 				error, "--tlb-flush %s: must be auto, hypercall or ipi", value);
 		options->tlb_flush = (enum run_tlb_flush)index;
 		return true;
+	case OPTION_VP_STRIDE:
+		return parse_vp_stride(value, options, error);
+	case OPTION_INTERRUPT_EXITS:
+		options->interrupt_exits = true;
+		return true;
 	case OPTION_NO_PARAVISOR:
 		options->no_paravisor = true;
 		return true;
@@ -277,6 +299,7 @@ bool run_options_parse(
 		.accel = RUN_ACCEL_AUTO,
 		.ap_start = RUN_AP_START_DEFAULT,
 		.tlb_flush = RUN_TLB_FLUSH_DEFAULT,
+		.vp_stride = 1,
 	};
 
 	optind = 0; /* start over, whatever was parsed before */

@@ -16,6 +16,7 @@
 #define RUN_MEMORY_MAX	   (512ull << 30) /* what QEMU's CPU and the identity map can address */
 #define RUN_MEMORY_DEFAULT (512ull << 20)
 #define RUN_ALLOW_IO_MAX   64
+#define RUN_VP_STRIDE_MAX  64u /* so that the last of 64 VPs is in the last bank of a sparse set */
 
 enum run_accel {
 	RUN_ACCEL_AUTO,
@@ -35,7 +36,7 @@ enum run_tlb_flush {
 };
 
 #define RUN_AP_START_DEFAULT  RUN_AP_START_MAILBOX
-#define RUN_TLB_FLUSH_DEFAULT RUN_TLB_FLUSH_IPI
+#define RUN_TLB_FLUSH_DEFAULT RUN_TLB_FLUSH_AUTO
 
 /* Strings belong to the argument vector that was parsed. */
 struct run_options {
@@ -47,8 +48,10 @@ struct run_options {
 	enum run_accel accel;
 	enum run_ap_start ap_start;
 	enum run_tlb_flush tlb_flush;
+	unsigned vp_stride; /* between the VP indexes that the guest sees; 1 unless testing */
 	bool no_paravisor;
 	bool verbose;
+	bool interrupt_exits;
 	bool help;
 	struct port_range allow_io[RUN_ALLOW_IO_MAX];
 	size_t allow_io_count;

@@ -85,8 +85,9 @@ static void print_ap_start(FILE *out, const struct block_view *block)
 	if (header->ap_last_online_tsc > header->ap_first_request_tsc &&
 		header->ap_first_request_tsc) {
 		fputs(", all in ", out);
-		print_time(out, block_read_us(block,
-					header->ap_last_online_tsc - header->ap_first_request_tsc));
+		print_time(out,
+			block_read_us(
+				block, header->ap_last_online_tsc - header->ap_first_request_tsc));
 	}
 	fputc('\n', out);
 }

@@ -54,7 +54,8 @@ void ap_start_all(hpa_t page, uint64_t tsc_hz, void (*entry)(struct cpu *cpu))
 		/* Acquire pairs with the release in ap_main. */
 		while (!atomic_u32_load(&cpu_by_id(id)->online, memory_order_acquire)) {
 			if (asm_rdtsc() > deadline) {
-				fault_stop("processor with APIC id %u did not start within a second",
+				fault_stop(
+					"processor with APIC id %u did not start within a second",
 					cpu_by_id(id)->apic_id);
 			}
 			atomic_relax();

@@ -65,7 +65,8 @@ void apic_kick(struct cpu *target)
 
 void apic_send_nmi_others(void)
 {
-	apic_send(0, APIC_MODE_NMI << APIC_MODE_SHIFT | APIC_ICR_ASSERT |
+	apic_send(0,
+		APIC_MODE_NMI << APIC_MODE_SHIFT | APIC_ICR_ASSERT |
 			APIC_ICR_SHORTHAND_OTHERS << APIC_ICR_SHORTHAND_SHIFT);
 }
 
@@ -81,8 +82,8 @@ static void wait_microseconds(uint64_t microseconds, uint64_t tsc_hz)
 void apic_start_others(hpa_t page, uint64_t tsc_hz)
 {
 	uint32_t others = APIC_ICR_SHORTHAND_OTHERS << APIC_ICR_SHORTHAND_SHIFT | APIC_ICR_ASSERT;
-	uint32_t sipi = others | APIC_MODE_SIPI << APIC_MODE_SHIFT |
-		(uint32_t)(page.value >> PAGE_BITS);
+	uint32_t sipi =
+		others | APIC_MODE_SIPI << APIC_MODE_SHIFT | (uint32_t)(page.value >> PAGE_BITS);
 
 	apic_send(0, others | APIC_MODE_INIT << APIC_MODE_SHIFT);
 	wait_microseconds(10000, tsc_hz);
@@ -93,8 +94,8 @@ void apic_start_others(hpa_t page, uint64_t tsc_hz)
 
 void apic_reset(void)
 {
-	static const uint16_t entries[] = {APIC_LVT_TIMER, APIC_LVT_PERF, APIC_LVT_LINT0,
-		APIC_LVT_LINT1, APIC_LVT_ERROR};
+	static const uint16_t entries[] = {
+		APIC_LVT_TIMER, APIC_LVT_PERF, APIC_LVT_LINT0, APIC_LVT_LINT1, APIC_LVT_ERROR};
 
 	apic_write(APIC_TIMER_INITIAL, 0);
 	for (size_t i = 0; i < ARRAY_SIZE(entries); i++) {

@@ -39,5 +39,4 @@ void apic_start_others(hpa_t page, uint64_t tsc_hz);
 /* The state after an INIT: registers at their reset values, software-disabled, nothing in service. */
 void apic_reset(void);
 
-
 #endif

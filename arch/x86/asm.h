@@ -94,6 +94,24 @@ ASM_CONTROL_REGISTER(3)
 ASM_CONTROL_REGISTER(4)
 #undef ASM_CONTROL_REGISTER
 
+#define ASM_DEBUG_REGISTER(n)                                                                      \
+	static inline uint64_t asm_read_dr##n(void)                                                \
+	{                                                                                          \
+		uint64_t value;                                                                    \
+		__asm__ volatile("mov %%db" #n ", %0" : "=r"(value)::"memory");                    \
+		return value;                                                                      \
+	}                                                                                          \
+	static inline void asm_write_dr##n(uint64_t value)                                         \
+	{                                                                                          \
+		__asm__ volatile("mov %0, %%db" #n ::"r"(value) : "memory");                       \
+	}
+
+ASM_DEBUG_REGISTER(0)
+ASM_DEBUG_REGISTER(1)
+ASM_DEBUG_REGISTER(2)
+ASM_DEBUG_REGISTER(3)
+#undef ASM_DEBUG_REGISTER
+
 static inline void asm_pause(void)
 {
 	__asm__ volatile("pause" ::: "memory");

@@ -34,12 +34,12 @@ enum ist {
 struct cpu {
 	struct cpu *self;
 	void *stack_top;
-	uint32_t id;	  /* dense: 0 is the processor that the machine booted on */
+	uint32_t id; /* dense: 0 is the processor that the machine booted on */
 	uint32_t apic_id; /* xAPIC id */
-	void *context;	  /* the run loop's, for fault reports */
+	void *context; /* the run loop's, for fault reports */
 	struct atomic_u32 kick_mark; /* a kick is under way to this processor */
 	uint64_t outside_nmis; /* NMIs that were no kick; counted by the NMI handler */
-	uint64_t debug_traps;	/* #DB in Parapet itself: a guest's breakpoints, ignored */
+	uint64_t debug_traps; /* #DB in Parapet itself: a guest's breakpoints, ignored */
 	struct atomic_u32 online; /* 1 once this processor runs Parapet's C code */
 	uint64_t gdt[6];
 	struct tss tss;
@@ -61,6 +61,9 @@ struct cpu *cpu_create(uint32_t id, uint32_t apic_id);
 struct cpu *cpu_by_id(uint32_t id);
 struct cpu *cpu_by_apic_id(uint32_t apic_id);
 uint32_t cpu_count(void);
+
+/* Leaves the stack it is called on for good: `entry`, which does not return, starts on the other. */
+void cpu_switch_stack(void *top, void (*entry)(void *), void *argument) __attribute__((noreturn));
 
 /* Loads this processor's descriptor tables, its GS base, and the control registers Parapet wants. */
 void cpu_activate(struct cpu *cpu);

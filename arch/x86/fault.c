@@ -59,10 +59,14 @@ static void report_address(uint64_t address)
 }
 
 /* Frame pointers lead up the stack; every step must go up and stay close. */
-static void report_backtrace(uint64_t rip, uint64_t frame)
+static void report_backtrace(uint64_t rip, uint64_t frame, uint64_t stack)
 {
 	log_line("backtrace:");
 	report_address(rip);
+	if (rip - (uint64_t)image_text_start >= (uint64_t)(image_text_end - image_text_start) &&
+		stack >= IMAGE_BASE && stack % 8 == 0) {
+		report_address(*(const uint64_t *)stack - 1); /* a call that led out of the text */
+	}
 	for (int depth = 0; depth < BACKTRACE_MAX; depth++) {
 		if (frame < IMAGE_BASE || frame % 8 != 0) {
 			break;
@@ -125,8 +129,8 @@ void fault_exception(const struct interrupt_frame *f)
 	const char *name = names[f->vector & 31];
 
 	begin_report();
-	log_line("E Parapet itself faulted: %s, error code 0x%lx, on processor %u", name ? name : "?",
-		f->error, cpu_this()->id);
+	log_line("E Parapet itself faulted: %s, error code 0x%lx, on processor %u",
+		name ? name : "?", f->error, cpu_this()->id);
 	log_line("  rip 0x%016lx  rsp 0x%016lx  rflags 0x%lx", f->rip, f->rsp, f->rflags);
 	log_line("  rax 0x%016lx  rbx 0x%016lx  rcx 0x%016lx", f->rax, f->rbx, f->rcx);
 	log_line("  rdx 0x%016lx  rsi 0x%016lx  rdi 0x%016lx", f->rdx, f->rsi, f->rdi);
@@ -135,7 +139,7 @@ void fault_exception(const struct interrupt_frame *f)
 	log_line("  r13 0x%016lx  r14 0x%016lx  r15 0x%016lx", f->r13, f->r14, f->r15);
 	log_line("  cr0 0x%lx  cr2 0x%016lx  cr3 0x%lx  cr4 0x%lx", asm_read_cr0(), asm_read_cr2(),
 		asm_read_cr3(), asm_read_cr4());
-	report_backtrace(f->rip, f->rbp);
+	report_backtrace(f->rip, f->rbp, f->rsp);
 	finish();
 }
 
@@ -149,7 +153,7 @@ void fault_stop(const char *format, ...)
 	va_end(arguments);
 	begin_report();
 	log_line("E Parapet stops: %s", text);
-	report_backtrace((uint64_t)__builtin_return_address(0) - 1,
-		(uint64_t)__builtin_frame_address(0));
+	report_backtrace(
+		(uint64_t)__builtin_return_address(0) - 1, (uint64_t)__builtin_frame_address(0));
 	finish();
 }

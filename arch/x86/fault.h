@@ -23,6 +23,12 @@ void fault_exception(const struct interrupt_frame *frame) __attribute__((noretur
 /* Something that must be true is not. One sentence without a full stop. */
 void fault_stop(const char *format, ...) __attribute__((noreturn, format(printf, 1, 2)));
 
+/* Faults on purpose, for tests of the report. They do not return. */
+void fault_test_page(void);
+void fault_test_text(void);
+void fault_test_data(void);
+void fault_test_stack(void);
+
 /* Moves RIP to the failure path if the exception hit one of the two functions below. */
 bool fault_resume(struct interrupt_frame *frame);
 

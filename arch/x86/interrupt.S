@@ -1,7 +1,12 @@
-/* Entry points of all 32 exceptions, the idle instruction pair, and the segment reload. */
+/*
+ * Entry points of the 32 exceptions and of the 224 interrupts behind them, the window in which one of
+ * those is taken, the idle instruction pair, and the segment reload.
+ *
+ * In .text.guarded is what could not survive a breakpoint of the guest's: see interrupt_handle.
+ */
 #include "arch/x86/layout.h"
 
-	.text
+	.section .text.guarded, "ax", @progbits
 	.code64
 
 .macro entry vector, has_error
@@ -67,6 +72,48 @@ interrupt_common:
 	add	$16, %rsp
 	iretq
 
+	/*
+	 * uint64_t interrupt_window(void): takes one external interrupt, if there is any, and returns
+	 * its vector, else -1. Nothing runs for it: its entry point drops what the processor has pushed
+	 * and goes on behind the window, with interrupts off, as the gate leaves them. NMIs leave RDX
+	 * alone. The room below is for interrupts that look like exceptions (interrupt.c).
+	 */
+	.globl	interrupt_window
+	.globl	interrupt_window_open
+	.globl	interrupt_window_end
+	.globl	interrupt_window_low
+interrupt_window:
+	sub	$24, %rsp
+	mov	%rsp, %rdx
+	mov	$-1, %rax
+	sti
+interrupt_window_open:
+	nop
+	cli
+interrupt_window_end:
+	add	$24, %rsp
+	ret
+	/* From an exception's entry point, by IRET: RAX holds the vector. */
+interrupt_window_low:
+	add	$24, %rsp
+	ret
+
+	/* Only the window has interrupts enabled. */
+	.align 16
+	.globl	interrupt_external_entries
+interrupt_external_entries:
+	.set	vector, 32
+	.rept	224
+	.align 16
+	mov	$vector, %eax
+	jmp	interrupt_taken
+	.set	vector, vector + 1
+	.endr
+interrupt_taken:
+	lea	24(%rdx), %rsp
+	ret
+
+	.text
 	/* void interrupt_idle(void) */
 	.globl	interrupt_idle
 	.globl	interrupt_idle_end
@@ -75,6 +122,17 @@ interrupt_idle:
 	hlt
 interrupt_idle_end:
 	ret
+
+	/* void cpu_switch_stack(void *top, void (*entry)(void *), void *argument) */
+	.globl	cpu_switch_stack
+cpu_switch_stack:
+	mov	%rdi, %rsp
+	mov	%rdx, %rdi
+	xor	%ebp, %ebp
+	push	%rbp			/* ends backtraces, aligns the stack */
+	push	%rbp
+	call	*%rsi
+	ud2
 
 	.globl	cpu_load_segments
 cpu_load_segments:

@@ -21,9 +21,15 @@ _Static_assert(sizeof(struct gate) == 16, "AMD64 APM volume 2, 4.8.4");
 #define ENTRY_BYTES    16
 
 extern const uint8_t interrupt_entries[];
+extern const uint8_t interrupt_external_entries[];
 extern const uint8_t interrupt_idle_end[];
+extern const uint8_t interrupt_window_open[], interrupt_window_end[], interrupt_window_low[];
 
-static struct gate idt[32];
+uint64_t interrupt_window(void);
+
+#define EXCEPTIONS 32
+
+static struct gate idt[256];
 
 static uint8_t ist_of(unsigned int vector)
 {
@@ -44,7 +50,9 @@ static uint8_t ist_of(unsigned int vector)
 void interrupt_init(void)
 {
 	for (unsigned int i = 0; i < ARRAY_SIZE(idt); i++) {
-		uint64_t entry = (uint64_t)interrupt_entries + i * ENTRY_BYTES;
+		uint64_t entry = i < EXCEPTIONS
+			? (uint64_t)interrupt_entries + i * ENTRY_BYTES
+			: (uint64_t)interrupt_external_entries + (i - EXCEPTIONS) * ENTRY_BYTES;
 
 		idt[i] = (struct gate){
 			.offset_low = (uint16_t)entry,
@@ -64,7 +72,50 @@ void interrupt_load_idt(void)
 	asm_lidt(&pointer);
 }
 
-void interrupt_handle(struct interrupt_frame *frame)
+bool interrupt_take(uint8_t *vector)
+{
+	uint64_t taken = interrupt_window();
+
+	*vector = (uint8_t)taken;
+	return taken != ~0ull;
+}
+
+static bool is_in_window(uint64_t rip)
+{
+	return rip >= (uint64_t)interrupt_window_open && rip <= (uint64_t)interrupt_window_end;
+}
+
+/*
+ * An external interrupt with an exception's number, which an old 8259 set-up may deliver. Where the
+ * exception would have an error code, there is none: what is on the stack is one word further down.
+ */
+static bool take_low_vector(struct interrupt_frame *frame)
+{
+	if (is_in_window(frame->rip)) {
+		frame->rip = (uint64_t)interrupt_window_low;
+		frame->rflags &= ~RFLAGS_IF;
+	} else if (is_in_window(frame->error) && frame->rip == SELECTOR_CODE) {
+		uint64_t stack = frame->rflags;
+
+		frame->rflags = RFLAGS_FIXED;
+		frame->rsp = stack;
+		frame->cs = SELECTOR_CODE;
+		frame->ss = SELECTOR_DATA;
+		frame->rip = (uint64_t)interrupt_window_low;
+	} else {
+		return false;
+	}
+	frame->rax = frame->vector;
+	return true;
+}
+
+/*
+ * A breakpoint that the guest has armed can match in Parapet too where the processor does not disable
+ * it at the exit (QEMU 7.2): #DB goes on past it. That works everywhere but where the guest's own TR
+ * and GS are still loaded, on the way here, and on the way of an NMI: all of that is in .text.guarded,
+ * and the platform sees to it that no breakpoint is armed there (platform/svm/debug.c).
+ */
+__attribute__((section(".text.guarded"))) void interrupt_handle(struct interrupt_frame *frame)
 {
 	struct cpu *cpu = cpu_this();
 
@@ -84,10 +135,6 @@ void interrupt_handle(struct interrupt_frame *frame)
 		}
 		return;
 	case VECTOR_DB:
-		/*
-		 * A breakpoint that the guest armed can match in Parapet too where the processor
-		 * does not disable it at the exit (QEMU 7.2). Not ours: go on past it.
-		 */
 		cpu->debug_traps++;
 		frame->rflags |= RFLAGS_RF;
 		return;
@@ -95,8 +142,11 @@ void interrupt_handle(struct interrupt_frame *frame)
 		if (fault_resume(frame)) {
 			return;
 		}
-		fault_exception(frame);
+		break;
 	default:
+		break;
+	}
+	if (!take_low_vector(frame)) {
 		fault_exception(frame);
 	}
 }

@@ -1,4 +1,7 @@
-/* Exceptions and NMIs that hit Parapet itself. External interrupts are never enabled here. */
+/*
+ * Exceptions and NMIs that hit Parapet itself. External interrupts are the guest's: they are enabled
+ * for one instruction only, to be taken on its behalf.
+ */
 #ifndef PARAPET_ARCH_X86_INTERRUPT_H
 #define PARAPET_ARCH_X86_INTERRUPT_H
 
@@ -23,6 +26,14 @@ void cpu_load_segments(void);
  * comes before the HLT makes the HLT be skipped (interrupt_handle moves RIP past it).
  */
 void interrupt_idle(void);
+
+/*
+ * Takes one external interrupt that is pending at this processor, without EOI, and gives its vector;
+ * false if there is none. Called with GIF set and interrupts off, and leaves them so. Vectors 1, 2 and
+ * 18, which only an 8259 programmed to collide with #DB, NMI or #MC can deliver, are not told apart
+ * from those.
+ */
+bool interrupt_take(uint8_t *vector);
 
 /* Called by interrupt.S. */
 void interrupt_handle(struct interrupt_frame *frame);

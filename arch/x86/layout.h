@@ -19,7 +19,7 @@
 #define SELECTOR_DATA 0x10
 #define SELECTOR_TSS  0x18
 
-#define STACK_BYTES	 16384 /* the run loop's */
+#define STACK_BYTES	  16384 /* the run loop's */
 #define FAULT_STACK_BYTES 8192 /* NMI, #DF, #MC, #DB: one each */
 
 /* Offsets in struct cpu, for assembly; cpu.h asserts them. */

@@ -6,16 +6,16 @@
 #define COM1 0x3f8
 #define COM2 0x2f8
 
-#define UART_DATA	0
-#define UART_IER	1
-#define UART_FCR	2
-#define UART_LCR	3
-#define UART_MCR	4
-#define UART_LSR	5
-#define UART_SCRATCH	7
-#define UART_LSR_DATA	0x01
-#define UART_LSR_EMPTY	0x20
-#define UART_LCR_DLAB	0x80
+#define UART_DATA      0
+#define UART_IER       1
+#define UART_FCR       2
+#define UART_LCR       3
+#define UART_MCR       4
+#define UART_LSR       5
+#define UART_SCRATCH   7
+#define UART_LSR_DATA  0x01
+#define UART_LSR_EMPTY 0x20
+#define UART_LCR_DLAB  0x80
 
 #define SEND_TRIES 100000 /* far more than one character takes at 115,200 baud */
 #define LINE_BYTES 256

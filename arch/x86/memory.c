@@ -84,8 +84,8 @@ hpa_t memory_hpa(const void *pointer)
 {
 	uint64_t address = (uint64_t)pointer;
 
-	return HPA(address >= IMAGE_BASE ? address - IMAGE_BASE + region.base
-					 : address - DIRECT_BASE);
+	return HPA(
+		address >= IMAGE_BASE ? address - IMAGE_BASE + region.base : address - DIRECT_BASE);
 }
 
 void *memory_pointer(hpa_t address)

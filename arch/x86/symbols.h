@@ -9,7 +9,7 @@
 
 struct symbol {
 	uint32_t offset; /* of the function, from the start of the text */
-	uint32_t name;	 /* offset in symbol_names */
+	uint32_t name; /* offset in symbol_names */
 };
 
 /* Ascending offsets. */

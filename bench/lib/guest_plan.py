@@ -1,5 +1,5 @@
-"""Which guests are run, in which order, and what is taken from each run. A plan yields one record per
-run; what the records mean together is guest_summary's business.
+"""Which guests are run, in which order, and what is taken from each run. A plan yields one record
+per run; what the records mean together is guest_summary's business.
 """
 from .guest_run import GuestRun, RunError
 
@@ -32,8 +32,8 @@ class Plan:
         self.machine = {}
 
     def steps(self):
-        """(round, part, variant, cpus, workload) of every run, interleaved: whole rounds, and in each
-        the variants of one comparison next to each other."""
+        """(round, part, variant, cpus, workload) of every run, interleaved: whole rounds, and in
+        each the variants of one comparison next to each other."""
         for number in range(1, self.rounds + 1):
             if "costs" in self.parts:
                 for variant in (BARE, DEFAULT):
@@ -95,7 +95,7 @@ class Plan:
         if "idle" in record:
             idle = record["idle"]
             return f"{idle['processor_seconds']:.2f} s of processor in {idle['seconds']:.1f} s"
-        return f"CPUID {record['costs_ns']['cpuid']:,.0f} ns"
+        return f"CPUID {record['costs_ns']['cpuid'][0]:,.0f} ns"
 
     def _run(self, part, variant, cpus, workload):
         arguments = VARIANT_ARGUMENTS[variant] + ["--cpus", str(cpus)]
@@ -108,7 +108,8 @@ class Plan:
             run = GuestRun(self.parapet, arguments + [
                 "--kernel", f"{self.build}/guest/vmlinuz",
                 "--initrd", f"{self.build}/bench/idle.img", "--append",
-                f"{APPEND} maxcpus=1 bench.seconds={self.idle_seconds}"])
+                f"{APPEND} maxcpus=1 bench.seconds={self.idle_seconds}"],
+                timeout=120 + self.idle_seconds)
             return {"idle": run.idle(), "stats": run.stats}
         run = GuestRun(self.parapet, arguments + [
             "--append", f"{APPEND} demo.run={workload or 'none'}"])

@@ -1,5 +1,5 @@
-"""One run of a guest through `parapet run`: its console with arrival times, its statistics, and what
-its QEMU used of the host's processors. Nothing that compares runs may enter.
+"""One run of a guest through `parapet run`: its console with arrival times, its statistics, and
+what its QEMU used of the host's processors. Nothing that compares runs may enter.
 """
 import json
 import os
@@ -14,7 +14,7 @@ INIT = re.compile(r"^\[ *(\d+\.\d+)\] Run /init as init process")
 SMP_BEGIN = re.compile(r"^\[ *(\d+\.\d+)\] smp: Bringing up secondary CPUs")
 SMP_END = re.compile(r"^\[ *(\d+\.\d+)\] smp: Brought up \d+ nodes?, (\d+) CPUs?")
 WORK = re.compile(r"^bench: (cpu|fork) (\d+)$")
-COST = re.compile(r"^exitcost: (\S+) (\d+) (\d+\.\d)$")
+COST = re.compile(r"^exitcost: (\S+) (\d+) (\d+\.\d) (\d+\.\d)$")
 IDLE = re.compile(r"^bench: idle (begin|end)")
 TSC = re.compile(r"tsc: Detected (\d+\.\d+) MHz")
 CPU_MODEL = re.compile(r"smpboot: CPU0: (.*?)(?: \(family.*)?$")
@@ -150,11 +150,12 @@ class GuestRun:
         return float(match.group(2))
 
     def costs_ns(self):
+        """{name: (median, least)} of the batches."""
         found = {}
         for _, text in self.lines:
             match = COST.match(text)
             if match:
-                found[match.group(1)] = float(match.group(3))
+                found[match.group(1)] = (float(match.group(3)), float(match.group(4)))
         if not found:
             raise RunError("no exit was timed")
         return found

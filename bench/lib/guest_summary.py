@@ -1,13 +1,14 @@
-"""What the records of a run of bench/guest say together: medians, pairwise ratios, and the exits with
-their price. Reads records only; runs nothing and formats nothing.
+"""What the records of a run of bench/guest say together: medians, pairwise ratios, and the exits
+with their price. Reads records only; runs nothing and formats nothing.
 """
 import statistics
 
 from .guest_plan import BARE, BOOT_CPUS, DEFAULT, MAILBOX, SIPI, WORK_CPUS
 from .spread import ratios, spread
 
-# The kinds of exit, and which of exitcost's figures stand for the price of one (their mean): the port
-# exits are PCI configuration, half of them its address and half its data; the MSR is the EOI's mostly.
+# The kinds of exit, and which of exitcost's figures stand for the price of one (their mean): the
+# port exits are PCI configuration, half of them its address and half its data; the MSR is the EOI's
+# mostly.
 PRICES = {"cpuid": ("cpuid",), "msr": ("msr-eoi",), "io": ("io-pci-select", "io-pci-read"),
           "memory_fault": ("apic-timer",), "nmi": ("nmi-self",)}
 PARTS = (("apic_eoi", "eoi"), ("apic_timer", "timer"), ("apic_icr", "icr"),
@@ -101,11 +102,17 @@ def _costs(records):
         return result
     for name in under[0]["costs_ns"]:
         bare_name = BARE_NAMES.get(name, name)
-        here = spread([run["costs_ns"].get(name) for run in under])
-        there = spread([run["costs_ns"].get(bare_name) for run in bare]) if bare_name else None
-        result[name] = {"paravisor_ns": here, "bare_ns": there, "extra_ns":
-                        here["median"] - (there["median"] if there else 0)}
+        result[name] = {"paravisor_ns": _cost(under, name), "bare_ns": _cost(bare, bare_name)}
+        result[name]["extra_ns"] = result[name]["paravisor_ns"]["median"] - (
+            result[name]["bare_ns"]["median"] if bare_name else 0)
     return result
+
+
+def _cost(runs, name):
+    """The median of the runs' medians, between the fastest batch of all and the slowest median."""
+    pairs = [run["costs_ns"][name] for run in runs if name in run["costs_ns"]]
+    found = spread([pair[0] for pair in pairs])
+    return found and dict(found, min=min(pair[1] for pair in pairs), count=len(pairs) + 1)
 
 
 def _counts(stats):

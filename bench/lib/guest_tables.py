@@ -1,5 +1,5 @@
-"""The tables of bench/guest: (title, name, header, rows), made from a summary. One place, so that the
-terminal and docs/benchmarks.md show the same figures.
+"""The tables of bench/guest: (title, name, header, rows), made from a summary. One place, so that
+the terminal and docs/benchmarks.md show the same figures.
 """
 from .guest_plan import BARE, DEFAULT, MAILBOX, SIPI
 from .tables import number, spread
@@ -95,8 +95,8 @@ def _parked(summary):
     rows = [[NAMES[variant], spread(entry["value"], 0.01, 2),
              "1" if variant == BARE else spread(entry["ratio"], 1, 2)]
             for variant, entry in summary["parked"].items()]
-    return ("Seven of eight processors parked: host processor time of QEMU, % of one core", "parked",
-            ["", "%", "ratio"], rows)
+    return ("Seven of eight processors parked: host processor time of QEMU, % of one core",
+            "parked", ["", "%", "ratio"], rows)
 
 
 def tables(summary):

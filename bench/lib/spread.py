@@ -1,5 +1,5 @@
-"""Medians with their spread, and ratios taken pairwise: a value divided by its partner's of the same
-round, so that what slows the machine down for a minute slows down both. Nothing about guests.
+"""Medians with their spread, and ratios taken pairwise: a value divided by its partner's of the
+same round, so that what slows the machine down for a minute slows down both. Nothing about guests.
 """
 import statistics
 

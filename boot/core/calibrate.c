@@ -4,15 +4,15 @@
 #include "arch/x86/registers.h"
 #include "boot/core/calibrate.h"
 
-#define PM_TIMER_HZ   3579545ull
-#define PM_TIMER_MASK 0xffffffu /* 24 bits are always there */
-#define PIT_HZ	      1193182ull
+#define PM_TIMER_HZ    3579545ull
+#define PM_TIMER_MASK  0xffffffu /* 24 bits are always there */
+#define PIT_HZ	       1193182ull
 #define PERIOD_DIVISOR 50 /* of a second: 20 ms */
-#define SAMPLES	      16
+#define SAMPLES	       16
 
-#define PIT_CHANNEL2  0x42
-#define PIT_COMMAND   0x43
-#define PIT_GATE      0x61
+#define PIT_CHANNEL2 0x42
+#define PIT_COMMAND  0x43
+#define PIT_GATE     0x61
 
 /* One look at all clocks at once. */
 struct sample {
@@ -50,9 +50,8 @@ static struct sample take_sample(void)
 
 		if (after - before < shortest) {
 			shortest = after - before;
-			best = (struct sample){.tsc = before + shortest / 2,
-				.reference = reference,
-				.apic = apic};
+			best = (struct sample){
+				.tsc = before + shortest / 2, .reference = reference, .apic = apic};
 		}
 	}
 	return best;
@@ -61,7 +60,7 @@ static struct sample take_sample(void)
 static void start_pit(void)
 {
 	asm_out8(PIT_GATE, (asm_in8(PIT_GATE) & 0xfc) | 1); /* gate open, speaker off */
-	asm_out8(PIT_COMMAND, 0xb0);			     /* channel 2, mode 0, both bytes */
+	asm_out8(PIT_COMMAND, 0xb0); /* channel 2, mode 0, both bytes */
 	asm_out8(PIT_CHANNEL2, 0xff);
 	asm_out8(PIT_CHANNEL2, 0xff);
 }

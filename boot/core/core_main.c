@@ -21,13 +21,13 @@
 #include "partition/wakeup.h"
 #include "platform/svm/svm.h"
 
-#define TRACE_ENTRIES 2048
+#define TRACE_ENTRIES	2048
 #define FLUSH_PAGES_MAX 32 /* beyond: everything; Linux does the same at 33 of its own */
-#define AP_PAGE	      0x8000
-#define LOW_RAM_END   0xa0000
-#define VIDEO_END     0xc0000
-#define ROM_END	      0x100000
-#define TREE_SIZE_MAX 65536
+#define AP_PAGE		0x8000
+#define LOW_RAM_END	0xa0000
+#define VIDEO_END	0xc0000
+#define ROM_END		0x100000
+#define TREE_SIZE_MAX	65536
 
 extern const uint8_t image_text_start[], image_text_end[];
 void core_main(const void *tree) __attribute__((noreturn));
@@ -124,8 +124,7 @@ static uint16_t pm_timer_port(void)
 	struct acpi_fadt fadt;
 
 	if (!has_acpi || acpi_find_table(&acpi, "FACP", &table) != LOAD_OK ||
-		acpi_read_fadt(&table, &fadt) != LOAD_OK ||
-		fadt.pm_timer.space != ACPI_SPACE_IO) {
+		acpi_read_fadt(&table, &fadt) != LOAD_OK || fadt.pm_timer.space != ACPI_SPACE_IO) {
 		return 0;
 	}
 	return (uint16_t)fadt.pm_timer.address;
@@ -167,8 +166,8 @@ static void build_guest_map(void)
 {
 	memory_map_init(&guest_map);
 	for (uint32_t i = 0; i < handover.memory_count; i++) {
-		memory_map_add(&guest_map, handover.memory[i].base, handover.memory[i].bytes,
-			MEMORY_RAM);
+		memory_map_add(
+			&guest_map, handover.memory[i].base, handover.memory[i].bytes, MEMORY_RAM);
 	}
 	for (uint32_t i = 0; i < handover.firmware_count; i++) {
 		memory_map_add(&guest_map, handover.firmware[i].range.base,
@@ -215,8 +214,8 @@ static void map_guest_memory(const struct wakeup_pages *wakeup)
 		}
 		ram->span[ram->count].base = first;
 		ram->span[ram->count++].bytes = last - first;
-		partition.ops->map(GPA(first), last - first,
-			is_ram ? ACCESS_ALL : ACCESS_READ | ACCESS_WRITE);
+		partition.ops->map(
+			GPA(first), last - first, is_ram ? ACCESS_ALL : ACCESS_READ | ACCESS_WRITE);
 	}
 	/* Below 1 MiB a PC has RAM with the firmware's data in it, video memory, and ROM. */
 	if (ram->count + 3 > ARRAY_SIZE(ram->span)) {
@@ -244,8 +243,8 @@ static void map_hpet(void)
 
 	if (!has_acpi || acpi_find_table(&acpi, "HPET", &table) != LOAD_OK ||
 		acpi_read_hpet(&table, &hpet) != LOAD_OK ||
-		hpet.address.space != ACPI_SPACE_MEMORY ||
-		hpet.address.address >= 0x100000000ull || hpet.address.address % PAGE_SIZE) {
+		hpet.address.space != ACPI_SPACE_MEMORY || hpet.address.address >= 0x100000000ull ||
+		hpet.address.address % PAGE_SIZE) {
 		return;
 	}
 
@@ -328,8 +327,8 @@ static void create_vps(void)
 		&run_ops, &partition);
 	tlblock_init(&partition.tlblock,
 		memory_take(vps * sizeof(struct tlblock_vp), CACHE_LINE_BYTES),
-		memory_take(TLBLOCK_WAITERS_NEEDED(vps) * sizeof(struct atomic_u64),
-			CACHE_LINE_BYTES),
+		memory_take(
+			TLBLOCK_WAITERS_NEEDED(vps) * sizeof(struct atomic_u64), CACHE_LINE_BYTES),
 		&partition.run);
 	flush_init(&partition.flush, memory_take(vps * sizeof(struct flush_vp), CACHE_LINE_BYTES),
 		&partition.run, &partition.tlblock, FLUSH_PAGES_MAX);
@@ -345,13 +344,17 @@ static void create_vps(void)
 			i * sizeof(struct block_vp));
 		vp->block->apic_id = vp->apic_id;
 		flush_set_counters(&partition.flush, i, vp->block->counter);
+		partition.ops->vp_set_counters(vp->platform, vp->block->counter);
+		if (partition.options.interrupt_exits) {
+			partition.ops->exit_on_interrupts(vp->platform);
+		}
 		trace_ring_init(&vp->trace, i,
 			block + partition.block->trace_offset +
 				i * partition.block->trace_ring_bytes,
 			TRACE_ENTRIES);
 		/* Relaxed: nobody else runs yet. */
-		atomic_u32_store(&vp->start,
-			i == 0 ? VP_START_RUNNING : VP_START_WAIT, memory_order_relaxed);
+		atomic_u32_store(&vp->start, i == 0 ? VP_START_RUNNING : VP_START_WAIT,
+			memory_order_relaxed);
 		atomic_u32_store(&vp->apic_dfr, ~0u, memory_order_relaxed);
 		partition.vp[i] = vp;
 	}
@@ -363,6 +366,11 @@ static void run_processor(struct cpu *cpu)
 	partition.ops->processor_enable();
 	msr_init_vp(partition.vp[cpu->id]);
 	vp_run(partition.vp[cpu->id]);
+}
+
+static void run_first(void *vp)
+{
+	vp_run(vp);
 }
 
 static void open_machine(const struct wakeup_pages *wakeup)
@@ -435,5 +443,6 @@ void core_main(const void *tree)
 	log_info("I %lu KiB of Parapet's memory are left; TSC %lu kHz, APIC timer %lu kHz",
 		memory_left() / 1024, partition.tsc_hz / 1000, partition.apic_timer_hz / 1000);
 	memory_close();
-	vp_run(partition.vp[0]);
+	/* The stack of the start has no guard page below it. */
+	cpu_switch_stack(cpu_this()->stack_top, run_first, partition.vp[0]);
 }

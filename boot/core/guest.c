@@ -52,12 +52,11 @@ static struct vp_segment flat(uint16_t selector, uint16_t attributes)
 
 static void set_data_segments(struct vp_system_state *state, uint16_t selector)
 {
-	state->ds = state->es = state->ss = state->fs = state->gs =
-		flat(selector, ATTRIBUTES_DATA);
+	state->ds = state->es = state->ss = state->fs = state->gs = flat(selector, ATTRIBUTES_DATA);
 }
 
-static void enter_linux(struct platform_vp *vp, const struct platform_ops *ops,
-	const struct linux_entry *entry)
+static void enter_linux(
+	struct platform_vp *vp, const struct platform_ops *ops, const struct linux_entry *entry)
 {
 	struct vp_system_state state;
 
@@ -77,8 +76,8 @@ static void enter_linux(struct platform_vp *vp, const struct platform_ops *ops,
 	vp->registers.gpr[INSN_RSI] = entry->rsi.value;
 }
 
-static void enter_multiboot(struct platform_vp *vp, const struct platform_ops *ops,
-	const struct multiboot_entry *entry)
+static void enter_multiboot(
+	struct platform_vp *vp, const struct platform_ops *ops, const struct multiboot_entry *entry)
 {
 	struct vp_system_state state;
 
@@ -123,8 +122,7 @@ static bool load_linux(struct partition *partition, const struct handover_info *
 		return refuse("guest kernel", error);
 	}
 	enter_linux(partition->vp[0]->platform, partition->ops, &entry);
-	log_info("I guest: Linux at 0x%lx, initrd of %lu bytes", entry.rip,
-		handover->initrd.bytes);
+	log_info("I guest: Linux at 0x%lx, initrd of %lu bytes", entry.rip, handover->initrd.bytes);
 	return true;
 }
 

@@ -10,10 +10,10 @@
 struct image_header {
 	uint64_t magic;
 	uint64_t entry;
-	uint64_t text_end;   /* read, execute up to here */
+	uint64_t text_end; /* read, execute up to here */
 	uint64_t rodata_end; /* read up to here */
-	uint64_t file_end;   /* bytes in the file */
-	uint64_t image_end;  /* zeroes up to here */
+	uint64_t file_end; /* bytes in the file */
+	uint64_t image_end; /* zeroes up to here */
 };
 
 #endif

@@ -48,15 +48,22 @@ static bool parse_allow_io(const char *text, struct partition_options *options)
 {
 	uint32_t i = options->allow_io_count;
 
-	if (i == ARRAY_SIZE(options->allow_io) ||
-		!parse_port(&text, &options->allow_io[i].first) || *text++ != '-' ||
-		!parse_port(&text, &options->allow_io[i].last) ||
+	if (i == ARRAY_SIZE(options->allow_io) || !parse_port(&text, &options->allow_io[i].first) ||
+		*text++ != '-' || !parse_port(&text, &options->allow_io[i].last) ||
 		options->allow_io[i].last < options->allow_io[i].first) {
 		return false;
 	}
 	options->allow_io_count++;
 	return *text == ' ' || *text == '\0';
 }
+
+static const char *const test_faults[] = {
+	[TEST_FAULT_PAGE] = "test-fault=page",
+	[TEST_FAULT_TEXT] = "test-fault=text",
+	[TEST_FAULT_DATA] = "test-fault=data",
+	[TEST_FAULT_STACK] = "test-fault=stack",
+	[TEST_FAULT_STOP] = "test-fault=stop",
+};
 
 static bool parse_word(const char *word, size_t length, struct partition_options *options)
 {
@@ -65,6 +72,10 @@ static bool parse_word(const char *word, size_t length, struct partition_options
 
 	if (word_is(word, length, "verbose")) {
 		options->verbose = true;
+		return true;
+	}
+	if (word_is(word, length, "interrupt-exits")) {
+		options->interrupt_exits = true;
 		return true;
 	}
 	if (word_is(word, length, "ap-start=mailbox") || word_is(word, length, "ap-start=sipi")) {
@@ -90,6 +101,12 @@ static bool parse_word(const char *word, size_t length, struct partition_options
 		}
 		options->vp_stride = port;
 		return true;
+	}
+	for (size_t i = TEST_FAULT_PAGE; i < ARRAY_SIZE(test_faults); i++) {
+		if (word_is(word, length, test_faults[i])) {
+			options->test_fault = (enum test_fault)i;
+			return true;
+		}
 	}
 	if (starts_with(word, length, "allow-io=", &rest)) {
 		return parse_allow_io(rest, options);

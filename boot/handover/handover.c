@@ -50,7 +50,7 @@ const struct handover_region *handover_find_region(
 static bool range_is_good(const struct handover_range *range)
 {
 	return range->bytes != 0 && range->base < HANDOVER_ADDRESS_END &&
-	       range->bytes <= HANDOVER_ADDRESS_END - range->base;
+		range->bytes <= HANDOVER_ADDRESS_END - range->base;
 }
 
 static bool range_is_paged(const struct handover_range *range)

@@ -96,7 +96,8 @@ struct handover_info {
 	uint64_t acpi_rsdp; /* 0: none known */
 	struct handover_range kernel; /* the guest's image as loaded; bytes 0: none */
 	struct handover_range initrd; /* bytes 0: none */
-	const char *kernel_command_line; /* Linux: arguments alone; Multiboot: name first; "" if none */
+	const char *
+		kernel_command_line; /* Linux: arguments alone; Multiboot: name first; "" if none */
 	const char *options; /* Parapet's, separated by spaces; "" if none */
 };
 

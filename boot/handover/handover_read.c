@@ -170,9 +170,9 @@ static void read_memory(struct reader *reader)
 			return;
 		}
 		for (int i = 0; i < count && reader->error == HANDOVER_OK; i += per_range) {
-			add_memory(
-				reader, (struct handover_range){cells_get(cell + i, cells.address),
-						cells_get(cell + i + cells.address, cells.size)});
+			add_memory(reader,
+				(struct handover_range){cells_get(cell + i, cells.address),
+					cells_get(cell + i + cells.address, cells.size)});
 		}
 	}
 }

@@ -4,7 +4,7 @@ ISO_TREE := $(B)/iso
 
 .PHONY: iso
 iso: packages-check ## build build/parapet.iso, which boots the demo guest from GRUB
-	$(Q)$(MAKE) --no-print-directory $(B)/parapet.iso
+	$(Q)$(MAKE) --no-print-directory $(PARALLEL) $(B)/parapet.iso
 check-programs: $(B)/parapet.iso
 
 # Only GRUB for the BIOS: Parapet is started by Multiboot v1, which means that.

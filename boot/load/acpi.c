@@ -20,7 +20,7 @@ static const char rsdp_signature[8] = {'R', 'S', 'D', ' ', 'P', 'T', 'R', ' '};
 static bool is_rsdp(const uint8_t *data)
 {
 	return memcmp(data, rsdp_signature, sizeof(rsdp_signature)) == 0 &&
-	       acpi_sum(data, ACPI_RSDP_BYTES_1) == 0;
+		acpi_sum(data, ACPI_RSDP_BYTES_1) == 0;
 }
 
 /* The first RSDP on a boundary in the area, false if there is none or the area cannot be read. */

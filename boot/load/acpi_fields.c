@@ -385,7 +385,7 @@ static bool read_s5_at(const struct acpi_table *table, uint32_t at, struct acpi_
 		return false;
 	at++;
 	return read_sleep_type(table, &at, end, &sleep->type_a) &&
-	       read_sleep_type(table, &at, end, &sleep->type_b);
+		read_sleep_type(table, &at, end, &sleep->type_b);
 }
 
 enum load_error acpi_read_s5(const struct acpi_table *table, struct acpi_sleep *sleep)

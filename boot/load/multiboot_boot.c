@@ -327,7 +327,7 @@ static void fill_info(struct info *info, const struct memory_map *map, uint64_t 
 	if (upper > LIMIT_4G - MEMORY_HOLE_END)
 		upper = LIMIT_4G - MEMORY_HOLE_END;
 	info->flags = INFO_MEMORY | INFO_BOOT_DEVICE | INFO_COMMAND_LINE | INFO_MODULES |
-		      INFO_MMAP | INFO_LOADER_NAME;
+		INFO_MMAP | INFO_LOADER_NAME;
 	info->mem_lower = (uint32_t)(lower < LOW_MEMORY_KIB ? lower : LOW_MEMORY_KIB);
 	info->mem_upper = (uint32_t)(upper >> 10);
 	info->boot_device = BOOT_DEVICE;

@@ -364,8 +364,8 @@ static void describe_memory(void)
 
 static void add_region(enum handover_kind kind, uint64_t base, uint64_t bytes)
 {
-	handover.region[handover.region_count++] = (struct handover_region){
-		.kind = kind, .range = {.base = base, .bytes = bytes}};
+	handover.region[handover.region_count++] =
+		(struct handover_region){.kind = kind, .range = {.base = base, .bytes = bytes}};
 }
 
 void shim_main(uint32_t magic, uint32_t info_address)
@@ -413,8 +413,7 @@ void shim_main(uint32_t magic, uint32_t info_address)
 	add_region(HANDOVER_REGION_MAILBOX, wakeup, PAGE_SIZE);
 	add_region(HANDOVER_REGION_AP_PAGES, wakeup + PAGE_SIZE, WAKEUP_PAGES_BYTES);
 
-	enum handover_error error =
-		handover_write(tree, TREE_BYTES, &handover, &tree_bytes);
+	enum handover_error error = handover_write(tree, TREE_BYTES, &handover, &tree_bytes);
 
 	if (error != HANDOVER_OK) {
 		refuse(handover_error_text(error));

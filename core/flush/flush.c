@@ -43,7 +43,8 @@ static bool flush_ranges_pay(const struct flush *flush, const struct flush_reque
 	for (uint32_t i = 0; i < request->range_count; i++) {
 		struct flush_range range;
 
-		if (!flush_range_decode(request->ranges[i], request->flags & FLUSH_EXTENDED, &range))
+		if (!flush_range_decode(
+			    request->ranges[i], request->flags & FLUSH_EXTENDED, &range))
 			return false;
 		pages += range.pages;
 	}
@@ -57,8 +58,8 @@ static void flush_post(struct flush *flush, vp_id_t initiator, const struct flus
 	bool by_range = flush_ranges_pay(flush, request);
 	/* Ranges flush global translations too (TLFS), so widening them must. */
 	uint32_t full = request->range_count == 0 && (request->flags & FLUSH_NON_GLOBAL)
-				? FLUSH_FULL_NON_GLOBAL
-				: FLUSH_FULL_ALL;
+		? FLUSH_FULL_NON_GLOBAL
+		: FLUSH_FULL_ALL;
 	struct vpset_iter iter;
 	vp_id_t vp;
 
@@ -76,27 +77,28 @@ static void flush_post(struct flush *flush, vp_id_t initiator, const struct flus
 		struct flush_queue *queue = &flush->vps[vp].queue[request->vtl];
 
 		if (by_range)
-			flush_queue_post_ranges(queue, request->ranges, request->range_count, space);
+			flush_queue_post_ranges(
+				queue, request->ranges, request->range_count, space);
 		else
 			flush_queue_post_full(queue, full);
 	}
 }
 
-enum flush_result flush_request(struct flush *flush, vp_id_t initiator,
-	const struct flush_request *request)
+enum flush_result flush_request(
+	struct flush *flush, vp_id_t initiator, const struct flush_request *request)
 {
 	struct run_cancelled cancelled;
 
 	flush_post(flush, initiator, request);
 
 	/* Steps 3 to 5. A VP that runs the other lower VTL uses none of these translations. */
-	cancelled = run_cancel_mask(
-		flush->run, initiator, &request->set, RUN_IN(request->vtl));
+	cancelled = run_cancel_mask(flush->run, initiator, &request->set, RUN_IN(request->vtl));
 	flush_count(flush, initiator, COUNTER_FLUSH_KICKS_SENT, cancelled.sent);
 	flush_count(flush, initiator, COUNTER_FLUSH_KICKS_SKIPPED, cancelled.skipped);
 
 	/* Step 6, after the wait: an exit may have taken the lock before it was published. */
-	if (tlblock_suspend(flush->tlblock, initiator, request->caller, &request->set, request->vtl))
+	if (tlblock_suspend(
+		    flush->tlblock, initiator, request->caller, &request->set, request->vtl))
 		return FLUSH_SUSPENDED;
 	return FLUSH_DONE;
 }

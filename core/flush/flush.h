@@ -38,7 +38,8 @@
 /* One range for the platform to invalidate. */
 struct flush_entry {
 	struct flush_range range;
-	uint64_t space; /* page-aligned address of the guest's root table; 0 with FLUSH_ALL_SPACES */
+	uint64_t
+		space; /* page-aligned address of the guest's root table; 0 with FLUSH_ALL_SPACES */
 	uint32_t flags; /* FLUSH_ALL_SPACES or 0 */
 };
 
@@ -48,13 +49,14 @@ struct flush_sink {
 	 * Invalidates one range for lower VTL `vtl` of `vp`, the VP that calls, and is done with it on
 	 * return. False: cannot, or does not pay; everything is then invalidated at entry.
 	 */
-	bool (*invalidate)(void *platform, vp_id_t vp, enum vtl vtl, const struct flush_entry *entry);
+	bool (*invalidate)(
+		void *platform, vp_id_t vp, enum vtl vtl, const struct flush_entry *entry);
 	void *platform;
 };
 
 /* A slot's state: the position that it is at, times four, plus one of these. */
 enum flush_slot_phase {
-	FLUSH_SLOT_FREE = 0,  /* for the producer of this position, if it comes in time */
+	FLUSH_SLOT_FREE = 0, /* for the producer of this position, if it comes in time */
 	FLUSH_SLOT_WRITING = 1, /* that producer has it */
 	FLUSH_SLOT_READY = 2, /* and has filled it */
 };
@@ -68,10 +70,11 @@ struct flush_slot {
 struct flush_queue {
 	/* Written by producers. */
 	_Alignas(CACHE_LINE_BYTES) struct atomic_u64 tail; /* positions reserved so far */
-	struct atomic_u32 full;				   /* FLUSH_FULL_* asked for */
+	struct atomic_u32 full; /* FLUSH_FULL_* asked for */
 	/* Written by the VP. */
 	_Alignas(CACHE_LINE_BYTES) struct atomic_u64 head; /* positions seen by the VP so far */
-	uint32_t pending; /* FLUSH_FULL_* drained, not yet carried out by an entry; the VP's alone */
+	uint32_t
+		pending; /* FLUSH_FULL_* drained, not yet carried out by an entry; the VP's alone */
 	_Alignas(CACHE_LINE_BYTES) struct flush_slot slot[FLUSH_RING_SLOTS];
 };
 
@@ -90,12 +93,14 @@ struct flush {
 
 struct flush_request {
 	struct vpset set;
-	enum vtl vtl;	 /* whose translations */
-	enum vtl caller; /* who asks: a VTL not below `vtl`; that VTL is suspended while locks last */
-	uint64_t space;	 /* the guest's root table address (a CR3 value); only its page number counts */
-	uint32_t flags;	 /* FLUSH_* */
+	enum vtl vtl; /* whose translations */
+	enum vtl
+		caller; /* who asks: a VTL not below `vtl`; that VTL is suspended while locks last */
+	uint64_t
+		space; /* the guest's root table address (a CR3 value); only its page number counts */
+	uint32_t flags; /* FLUSH_* */
 	const uint64_t *ranges; /* in the guest's format, already copied and checked */
-	uint32_t range_count;	/* 0: the whole address space */
+	uint32_t range_count; /* 0: the whole address space */
 };
 
 enum flush_result {
@@ -122,8 +127,8 @@ void flush_set_counters(struct flush *flush, vp_id_t vp, uint64_t *counter);
  * written at once in both cases: what counts is when the calling VTL runs on. It need not be reissued,
  * and then cannot starve.
  */
-enum flush_result flush_request(struct flush *flush, vp_id_t initiator,
-	const struct flush_request *request);
+enum flush_result flush_request(
+	struct flush *flush, vp_id_t initiator, const struct flush_request *request);
 
 /*
  * Own VP, after run_enter_begin(vtl): carries out what is in the queue. Ranges go to `sink` at once (NULL:

@@ -50,8 +50,8 @@ void flush_queue_post_full(struct flush_queue *queue, uint32_t full)
 }
 
 /* Fills the slot of a position that the caller has reserved, if the slot can be had. */
-static void flush_queue_fill(struct flush_queue *queue, uint64_t position, uint64_t range,
-	uint64_t space)
+static void flush_queue_fill(
+	struct flush_queue *queue, uint64_t position, uint64_t range, uint64_t space)
 {
 	struct flush_slot *slot = flush_queue_slot(queue, position);
 	uint64_t expected = flush_slot_state(position, FLUSH_SLOT_FREE);
@@ -69,12 +69,12 @@ static void flush_queue_fill(struct flush_queue *queue, uint64_t position, uint6
 	atomic_u64_store(&slot->space, space, memory_order_relaxed);
 	/* F6, pairs with F7: the content is before it. Without it the VP flushes a range that is half
 	 * from before. */
-	atomic_u64_store(&slot->state, flush_slot_state(position, FLUSH_SLOT_READY),
-		memory_order_release);
+	atomic_u64_store(
+		&slot->state, flush_slot_state(position, FLUSH_SLOT_READY), memory_order_release);
 }
 
-void flush_queue_post_ranges(struct flush_queue *queue, const uint64_t *ranges, uint32_t count,
-	uint64_t space)
+void flush_queue_post_ranges(
+	struct flush_queue *queue, const uint64_t *ranges, uint32_t count, uint64_t space)
 {
 	/*
 	 * Relaxed, both: only a guess whether there is room, which saves the slots of those who came
@@ -98,8 +98,8 @@ void flush_queue_post_ranges(struct flush_queue *queue, const uint64_t *ranges, 
 }
 
 /* Hands a ready slot's content to the platform. False: it wants everything flushed instead. */
-static bool flush_slot_invalidate(struct flush_slot *slot, vp_id_t vp, enum vtl vtl,
-	const struct flush_sink *sink)
+static bool flush_slot_invalidate(
+	struct flush_slot *slot, vp_id_t vp, enum vtl vtl, const struct flush_sink *sink)
 {
 	/* Relaxed, both: F7 lies before them. */
 	uint64_t raw = atomic_u64_load(&slot->range, memory_order_relaxed);

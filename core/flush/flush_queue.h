@@ -13,8 +13,8 @@ void flush_queue_post_full(struct flush_queue *queue, uint32_t full);
  * Any VP: asks for `count` ranges, 1 to FLUSH_RING_SLOTS, in address space `space` with `flags` in the
  * low bits. What does not fit becomes a request for everything.
  */
-void flush_queue_post_ranges(struct flush_queue *queue, const uint64_t *ranges, uint32_t count,
-	uint64_t space);
+void flush_queue_post_ranges(
+	struct flush_queue *queue, const uint64_t *ranges, uint32_t count, uint64_t space);
 
 /*
  * The VP itself: takes everything out. Ranges go to `sink` as long as nothing has asked for

@@ -1,11 +1,11 @@
 /* Decoding of flush list elements; see the header. */
 #include "core/flush/flush_range.h"
 
-#define PLAIN_PAGES_MASK     0xfffull
-#define EXTENDED_PAGES_MASK  0x7ffull
-#define EXTENDED_LARGE	     (1ull << 11)
-#define EXTENDED_1G	     (1ull << 12)
-#define EXTENDED_RESERVED    (0xffull << 13)
+#define PLAIN_PAGES_MASK    0xfffull
+#define EXTENDED_PAGES_MASK 0x7ffull
+#define EXTENDED_LARGE	    (1ull << 11)
+#define EXTENDED_1G	    (1ull << 12)
+#define EXTENDED_RESERVED   (0xffull << 13)
 
 #define PAGE_BITS_2M 21
 #define PAGE_BITS_1G 30

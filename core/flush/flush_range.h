@@ -10,7 +10,7 @@
 /* `pages` pages of 1 << page_bits bytes each, from `base` on, which is aligned to that size. */
 struct flush_range {
 	gva_t base;
-	uint32_t pages;	    /* 1 to 4096 */
+	uint32_t pages; /* 1 to 4096 */
 	uint32_t page_bits; /* 12, 21 or 30 */
 };
 

@@ -9,7 +9,7 @@
 static uint32_t bytes_u32(const uint8_t *bytes)
 {
 	return bytes[0] | (uint32_t)bytes[1] << 8 | (uint32_t)bytes[2] << 16 |
-	       (uint32_t)bytes[3] << 24;
+		(uint32_t)bytes[3] << 24;
 }
 
 static void bytes_put(uint8_t *bytes, uint64_t value, unsigned int count)

@@ -363,6 +363,24 @@ bool mailbox_running(struct mailbox *mailbox, vp_id_t vp, uint64_t tsc)
 	return true;
 }
 
+void mailbox_started_otherwise(struct mailbox *mailbox, vp_id_t vp)
+{
+	struct mailbox_vp *self = &mailbox->vp[vp];
+	/* Relaxed: the exchange decides. */
+	uint64_t word = atomic_u64_load(&self->state, memory_order_relaxed);
+
+	/* Bounded: others can take the word from PARKED or OFFLINE to REQUESTED, and no further. */
+	while (word_state(word) == MAILBOX_PARKED || word_state(word) == MAILBOX_OFFLINE ||
+		word_state(word) == MAILBOX_REQUESTED) {
+		/* Acquire pairs with request()'s release, as the look in park_check would. */
+		if (atomic_u64_compare_exchange(&self->state, &word,
+			    state_word(MAILBOX_RUNNING, 0), memory_order_acq_rel))
+			break;
+	}
+	/* Relaxed: as in mailbox_park_check(). */
+	atomic_u32_store(&self->asleep, 0, memory_order_relaxed);
+}
+
 bool mailbox_failed(struct mailbox *mailbox, vp_id_t vp, uint64_t tsc, uint64_t reason)
 {
 	struct mailbox_vp *self = &mailbox->vp[vp];

@@ -12,6 +12,8 @@
  *	   |                                                FAILED          GOING_OFFLINE
  *	   +--------------------------------------------------------------------- + parked
  *
+ * Whatever else starts a waiting processor takes it to RUNNING at once (started_otherwise).
+ *
  * The guest's side of a transition (the first arrow) may be taken by any VP; all others only by the
  * VP whose state it is. docs/mailbox.md says what kernels do with it and which orderings matter.
  */
@@ -172,6 +174,13 @@ bool mailbox_park_check(struct mailbox *mailbox, vp_id_t vp, uint64_t tsc, gpa_t
  * and of the start in its struct block_vp. False, and nothing changed, in any other state.
  */
 bool mailbox_running(struct mailbox *mailbox, vp_id_t vp, uint64_t tsc);
+
+/*
+ * To RUNNING from any state in which `vp` waits: it has been started by other means (SIPI), and is
+ * from here on a processor that runs like any other. A wakeup that was accepted and not taken up
+ * yet lapses: the processor runs, as was asked. Only by `vp` itself.
+ */
+void mailbox_started_otherwise(struct mailbox *mailbox, vp_id_t vp);
 
 /* STARTING to FAILED: the platform cannot enter the guest, for a reason of its own. Else false. */
 bool mailbox_failed(struct mailbox *mailbox, vp_id_t vp, uint64_t tsc, uint64_t reason);

@@ -142,8 +142,8 @@ void run_wait_left(struct run *run, vp_id_t target, uint64_t word)
 		atomic_relax();
 }
 
-struct run_cancelled run_cancel_mask(struct run *run, vp_id_t initiator, const struct vpset *set,
-	uint32_t states)
+struct run_cancelled run_cancel_mask(
+	struct run *run, vp_id_t initiator, const struct vpset *set, uint32_t states)
 {
 	struct {
 		vp_id_t vp;

@@ -30,12 +30,12 @@ enum run_state {
 };
 
 /* Sets of states, for those who kick. */
-#define RUN_IN(state)	 (1u << (state))
-#define RUN_IN_LOWER	 (RUN_IN(RUN_VTL0) | RUN_IN(RUN_VTL1))
-#define RUN_IN_ANY_STOP	 (RUN_IN_LOWER | RUN_IN(RUN_IDLE))
+#define RUN_IN(state)	(1u << (state))
+#define RUN_IN_LOWER	(RUN_IN(RUN_VTL0) | RUN_IN(RUN_VTL1))
+#define RUN_IN_ANY_STOP (RUN_IN_LOWER | RUN_IN(RUN_IDLE))
 
-#define RUN_STATE_BITS	2
-#define RUN_STATE_MASK	3ull
+#define RUN_STATE_BITS 2
+#define RUN_STATE_MASK 3ull
 
 /*
  * The only way from here to the platform. Called in VTL2, with no lock held; must not wait.
@@ -71,7 +71,7 @@ struct run {
 /* How a kick went. */
 enum run_kick {
 	RUN_KICK_NOT_RUNNING, /* was in none of the states asked for: nothing sent, nothing to wait for */
-	RUN_KICK_COALESCED,   /* somebody else has sent, or is sending, the kick for this stay */
+	RUN_KICK_COALESCED, /* somebody else has sent, or is sending, the kick for this stay */
 	RUN_KICK_SENT,
 };
 
@@ -134,8 +134,8 @@ void run_wait_left(struct run *run, vp_id_t target, uint64_t word);
  * and is passed over. Contains the fence that run_kick asks for. Work is bounded by the VPs of the
  * set; up to RUN_CANCEL_BATCH VPs leave at the same time.
  */
-struct run_cancelled run_cancel_mask(struct run *run, vp_id_t initiator, const struct vpset *set,
-	uint32_t states);
+struct run_cancelled run_cancel_mask(
+	struct run *run, vp_id_t initiator, const struct vpset *set, uint32_t states);
 
 #define RUN_CANCEL_BATCH 64
 

@@ -10,11 +10,11 @@ static uint32_t tlblock_index(enum vtl vtl, enum vtl by)
 	return vtl == VTL1 ? 2 : by == VTL2;
 }
 
-static struct atomic_u64 *tlblock_waiters(struct tlblock *tlblock, vp_id_t holder, uint32_t lock,
-	uint32_t word)
+static struct atomic_u64 *tlblock_waiters(
+	struct tlblock *tlblock, vp_id_t holder, uint32_t lock, uint32_t word)
 {
 	return &tlblock->waiters[((size_t)holder * TLBLOCK_LOCKS + lock) * tlblock->waiter_words +
-				 word];
+		word];
 }
 
 void tlblock_init(struct tlblock *tlblock, struct tlblock_vp *vps, struct atomic_u64 *waiters,
@@ -50,7 +50,7 @@ static void tlblock_wake(struct tlblock *tlblock, uint32_t bit_number)
 	vp_id_t waiter = bit_number / 4;
 	struct atomic_u64 *waiting = &tlblock->vps[waiter].waiting[bit_number % 4];
 
-	/* Relaxed: T8 has put the holder's accesses before it. */
+	/* Relaxed: T5 has put the holder's accesses before it. */
 	if (atomic_u64_fetch_add(waiting, ~0ull, memory_order_relaxed) == 1)
 		run_wake(tlblock->run, waiter, RUN_IN(RUN_IDLE));
 }
@@ -59,15 +59,16 @@ static void tlblock_wake(struct tlblock *tlblock, uint32_t bit_number)
 static void tlblock_serve(struct tlblock *tlblock, vp_id_t vp, uint32_t index)
 {
 	struct tlblock_lock *lock = &tlblock->vps[vp].lock[index];
-	/* T6, pairs with T7: the bits themselves are set before their word is announced. Without it
-	 * the VP finds the announcement, but not the bit. */
-	uint64_t words = atomic_u64_exchange(&lock->asked, 0, memory_order_acquire);
+	/*
+	 * Relaxed, this and the exchange below: an exchange meets what T5 makes it see, the bit of
+	 * every waiter that T6 lets see the lock held. One that is set later is taken back by its
+	 * waiter. Should the count be lowered before the waiter raises it, it still comes out right:
+	 * only the waiter reads it, and reads its own raise.
+	 */
+	uint64_t words = atomic_u64_exchange(&lock->asked, 0, memory_order_relaxed);
 
 	for (; words != 0; words &= words - 1) {
 		uint32_t word = (uint32_t)__builtin_ctzll(words);
-		/* Relaxed: T6 makes the bit visible. Should the count be lowered here before it is
-		 * raised there, it still comes out right: only the waiter itself reads it, and reads
-		 * its own raise. */
 		uint64_t bits = atomic_u64_exchange(
 			tlblock_waiters(tlblock, vp, index, word), 0, memory_order_relaxed);
 
@@ -84,13 +85,13 @@ void tlblock_release(struct tlblock *tlblock, vp_id_t vp, enum vtl vtl, enum vtl
 
 	if (!(turn & 1))
 		return;
-	/* T4, pairs with T5: accesses made under the lock are before it. Without it an initiator that
+	/* T3, pairs with T4: accesses made under the lock are before it. Without it an initiator that
 	 * finds the lock free returns while one of them is still on its way. */
 	atomic_u64_store(&lock->turn, turn + 1, memory_order_release);
-	/* T8, pairs with T9, and with T3 through the count: the look for waiters comes after it. Without it the VP may find no waiter
+	/* T5, pairs with T6, and with T2 through the count: the look for waiters comes after it. Without it the VP may find no waiter
 	 * while the waiter still finds the lock held, and waits for ever. */
 	atomic_fence(memory_order_seq_cst);
-	/* Relaxed: T8 makes it see who saw the lock held; serving acquires. */
+	/* Relaxed: T5 makes it see who saw the lock held; serving acquires. */
 	if (atomic_u64_load(&lock->asked, memory_order_relaxed) != 0)
 		tlblock_serve(tlblock, vp, index);
 }
@@ -111,14 +112,13 @@ static void tlblock_wait_for(struct tlblock *tlblock, vp_id_t waiter, enum vtl c
 	uint64_t bit = 1ull << (waiter % TLBLOCK_VPS_PER_WORD * 4 + caller);
 	struct atomic_u64 *waiters = tlblock_waiters(tlblock, holder, index, word);
 
-	/* Relaxed, both: see tlblock_serve. */
+	/* Relaxed, all three: T6 puts them before the second look; see tlblock_serve. */
 	atomic_u64_fetch_add(waiting, 1, memory_order_relaxed);
 	atomic_u64_fetch_or(waiters, bit, memory_order_relaxed);
-	/* T7, pairs with T6: see there. */
-	atomic_u64_fetch_or(&lock->asked, 1ull << word, memory_order_release);
-	/* T9, pairs with T8: see there. */
+	atomic_u64_fetch_or(&lock->asked, 1ull << word, memory_order_relaxed);
+	/* T6, pairs with T5: see there. */
 	atomic_fence(memory_order_seq_cst);
-	/* Acquire: T5 once more, for a turn that has just ended. */
+	/* Acquire: T4 once more, for a turn that has just ended. */
 	if (atomic_u64_load(&lock->turn, memory_order_acquire) == turn)
 		return;
 	/*
@@ -129,11 +129,11 @@ static void tlblock_wait_for(struct tlblock *tlblock, vp_id_t waiter, enum vtl c
 		atomic_u64_fetch_add(waiting, ~0ull, memory_order_relaxed);
 }
 
-static void tlblock_look(struct tlblock *tlblock, vp_id_t waiter, enum vtl caller, vp_id_t holder,
-	uint32_t index)
+static void tlblock_look(
+	struct tlblock *tlblock, vp_id_t waiter, enum vtl caller, vp_id_t holder, uint32_t index)
 {
 	struct tlblock_lock *lock = &tlblock->vps[holder].lock[index];
-	/* T5, pairs with T4: a lock found free has been released, and what was done under it is over. */
+	/* T4, pairs with T3: a lock found free has been released, and what was done under it is over. */
 	uint64_t turn = atomic_u64_load(&lock->turn, memory_order_acquire);
 
 	if (turn & 1)
@@ -159,7 +159,7 @@ bool tlblock_suspend(struct tlblock *tlblock, vp_id_t waiter, enum vtl caller,
 bool tlblock_is_suspended(const struct tlblock *tlblock, vp_id_t vp, enum vtl caller)
 {
 	/*
-	 * T3, pairs with T8: what was done under the locks that are gone is over. Without it the
+	 * T2, pairs with T5: what was done under the locks that are gone is over. Without it the
 	 * suspended VTL runs on while an access of a holder is still on its way.
 	 */
 	return atomic_u64_load(&tlblock->vps[vp].waiting[caller], memory_order_acquire) != 0;

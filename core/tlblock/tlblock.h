@@ -26,12 +26,12 @@
 #define TLBLOCK_CALLERS 3
 
 /* Waiters are kept one bit each, 16 VPs to a word (four bits each, three used). */
-#define TLBLOCK_VPS_PER_WORD 16
+#define TLBLOCK_VPS_PER_WORD	  16
 #define TLBLOCK_WAITER_WORDS(vps) (((vps) + TLBLOCK_VPS_PER_WORD - 1) / TLBLOCK_VPS_PER_WORD)
-#define TLBLOCK_VPS_MAX (64 * TLBLOCK_VPS_PER_WORD) /* a bit of `asked` for each word */
+#define TLBLOCK_VPS_MAX		  (64 * TLBLOCK_VPS_PER_WORD) /* a bit of `asked` for each word */
 
 struct tlblock_lock {
-	struct atomic_u64 turn;	 /* odd: held. Written by the VP only */
+	struct atomic_u64 turn; /* odd: held. Written by the VP only */
 	struct atomic_u64 asked; /* words of waiters that may not be empty */
 };
 
@@ -49,7 +49,7 @@ struct tlblock {
 };
 
 /* Words of memory for waiters that tlblock_init needs for so many VPs. */
-#define TLBLOCK_WAITERS_NEEDED(vps) ((size_t)(vps) * TLBLOCK_LOCKS * TLBLOCK_WAITER_WORDS(vps))
+#define TLBLOCK_WAITERS_NEEDED(vps) ((size_t)(vps)*TLBLOCK_LOCKS * TLBLOCK_WAITER_WORDS(vps))
 
 /*
  * Takes over `vps` and `waiters` (TLBLOCK_WAITERS_NEEDED words), zeroed. At most TLBLOCK_VPS_MAX VPs.

@@ -117,7 +117,7 @@ struct trace_ring_header {
 #ifndef PARAPET_EXPLORE
 _Static_assert(sizeof(struct trace_slot) == sizeof(struct trace_record), "tools read the latter");
 _Static_assert(offsetof(struct trace_slot, event_vp) == offsetof(struct trace_record, event) &&
-		       offsetof(struct trace_slot, b) == offsetof(struct trace_record, b),
+		offsetof(struct trace_slot, b) == offsetof(struct trace_record, b),
 	"tools read struct trace_record");
 _Static_assert(sizeof(struct trace_ring_header) == 64, "the records follow 64 bytes");
 #endif

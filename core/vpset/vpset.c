@@ -64,7 +64,8 @@ static bool vpset_next_index(struct vpset_iter *iter, uint32_t *index)
 		iter->bank_first_index =
 			(uint32_t)__builtin_ctzll(iter->banks_left) * VPSET_BANK_BITS;
 		iter->banks_left &= iter->banks_left - 1;
-		iter->bits_left = set->banks ? set->banks[iter->bank_words_used++] : set->inline_bank;
+		iter->bits_left =
+			set->banks ? set->banks[iter->bank_words_used++] : set->inline_bank;
 	}
 	*index = iter->bank_first_index + (uint32_t)__builtin_ctzll(iter->bits_left);
 	iter->bits_left &= iter->bits_left - 1;

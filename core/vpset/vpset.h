@@ -38,7 +38,7 @@ struct vpset {
 	const struct vpset_map *map;
 	enum vpset_kind kind;
 	vp_id_t one;
-	uint64_t bank_mask;    /* bit b: bank b is present */
+	uint64_t bank_mask; /* bit b: bank b is present */
 	const uint64_t *banks; /* the present ones, in order; NULL: the only bank is inline */
 	uint64_t inline_bank;
 };
@@ -46,7 +46,7 @@ struct vpset {
 enum vpset_status {
 	VPSET_OK,
 	VPSET_BAD_FORMAT, /* neither SPARSE_4K nor ALL */
-	VPSET_BAD_SIZE,	  /* more banks announced than there is data for */
+	VPSET_BAD_SIZE, /* more banks announced than there is data for */
 };
 
 /* How far a walk has come. Nobody's business but this module's. */

@@ -29,20 +29,20 @@ enum block_counter {
 	COUNTER_EXIT_SHUTDOWN,
 	COUNTER_EXIT_OTHER,
 
-	COUNTER_APIC_EOI,	/* of the exits above: writes to the local APIC, by register */
+	COUNTER_APIC_EOI, /* of the exits above: writes to the local APIC, by register */
 	COUNTER_APIC_TIMER,
 	COUNTER_APIC_ICR,
 	COUNTER_APIC_OTHER,
 	COUNTER_PCI_CONFIG,
 
-	COUNTER_DENIED_IO,	/* closed port, and other accesses that the guest may not make */
+	COUNTER_DENIED_IO, /* closed port, and other accesses that the guest may not make */
 	COUNTER_DENIED_MSR,
-	COUNTER_DENIED_MEMORY,	/* Parapet's own memory, or nothing there */
+	COUNTER_DENIED_MEMORY, /* Parapet's own memory, or nothing there */
 	COUNTER_DENIED_PCI,
 	COUNTER_DENIED_INTERRUPT, /* IOAPIC, MSI or ICR delivery that would bypass Parapet */
 	COUNTER_DENIED_INSTRUCTION, /* SVM instructions */
 
-	COUNTER_INIT_RECEIVED,	/* INIT and SIPI that the guest sent to this VP */
+	COUNTER_INIT_RECEIVED, /* INIT and SIPI that the guest sent to this VP */
 	COUNTER_SIPI_RECEIVED,
 	COUNTER_NMI_INJECTED,
 	COUNTER_KICK_RECEIVED,
@@ -79,11 +79,11 @@ _Static_assert(COUNTER_COUNT <= COUNTER_ROOM, "make more room for counters");
 /* How the guest came to its end, for block_header.end_reason. */
 enum block_end {
 	BLOCK_END_NOT_YET = 0,
-	BLOCK_END_POWER_OFF,	/* ACPI S5 */
-	BLOCK_END_RESET,	/* reset port, keyboard controller, ACPI reset register */
+	BLOCK_END_POWER_OFF, /* ACPI S5 */
+	BLOCK_END_RESET, /* reset port, keyboard controller, ACPI reset register */
 	BLOCK_END_TRIPLE_FAULT,
-	BLOCK_END_EXIT_PORT,	/* isa-debug-exit: end_code is what the guest wrote */
-	BLOCK_END_REFUSED,	/* the guest could not be started: the log says why */
+	BLOCK_END_EXIT_PORT, /* isa-debug-exit: end_code is what the guest wrote */
+	BLOCK_END_REFUSED, /* the guest could not be started: the log says why */
 	BLOCK_END_PARAPET_FAULT,
 };
 
@@ -91,32 +91,32 @@ struct block_header {
 	uint64_t magic;
 	uint32_t version;
 	uint32_t header_bytes;
-	uint64_t bytes;		/* the whole block */
-	char platform[16];	/* "svm" */
+	uint64_t bytes; /* the whole block */
+	char platform[16]; /* "svm" */
 	char ap_start_method[16]; /* "sipi" or "mailbox" */
-	uint32_t vps;		/* processors that the guest has */
-	uint32_t counters;	/* COUNTER_COUNT of the writer */
+	uint32_t vps; /* processors that the guest has */
+	uint32_t counters; /* COUNTER_COUNT of the writer */
 	uint64_t vp_offset;
 	uint64_t vp_bytes;
 	uint64_t trace_offset;
 	uint64_t trace_ring_bytes;
-	uint64_t trace_entries;	/* per ring, a power of two */
+	uint64_t trace_entries; /* per ring, a power of two */
 	uint64_t tsc_hz;
-	uint64_t boot_tsc;	/* at the guest kernel's first instruction; power-on is 0 */
-	uint32_t end_reason;	/* enum block_end */
+	uint64_t boot_tsc; /* at the guest kernel's first instruction; power-on is 0 */
+	uint32_t end_reason; /* enum block_end */
 	uint32_t end_code;
 	uint64_t end_tsc;
 	uint64_t ap_first_request_tsc; /* 0: no AP was ever requested */
 	uint64_t ap_last_online_tsc;
-	uint64_t text_bytes;	/* of Parapet's image */
-	uint64_t memory_bytes;	/* that Parapet keeps for itself */
+	uint64_t text_bytes; /* of Parapet's image */
+	uint64_t memory_bytes; /* that Parapet keeps for itself */
 };
 
 /* One VP's, written by that VP only (no locks, no shared lines). */
 struct block_vp {
 	uint64_t counter[COUNTER_ROOM];
 	uint64_t ap_request_tsc; /* latest wakeup or SIPI accepted for this VP */
-	uint64_t ap_start_tsc;	/* its first guest instruction after it */
+	uint64_t ap_start_tsc; /* its first guest instruction after it */
 	uint32_t apic_id;
 	uint32_t reserved;
 	uint64_t padding[5];

@@ -8,6 +8,7 @@
 
 #include <parapet/types.h>
 #include "arch/x86/insn/emulate.h"
+#include "core/regs/regs.h"
 #include "core/flush/flush.h"
 
 /* Why a lower VTL was left. The order follows the exit counters of block.h. */
@@ -32,6 +33,8 @@ enum vp_exit_other {
 	VP_OTHER_NOT_OFFERED, /* an instruction that the guest's processor does not have: #UD */
 	VP_OTHER_CACHE, /* INVD: must not lose what others have written */
 	VP_OTHER_IRET, /* asked for by platform_ops.watch_iret */
+	VP_OTHER_DEBUG_MOVE, /* a MOV to or from a debug register that the platform has to look at */
+	VP_OTHER_NOTHING, /* dealt with by the platform: enter again */
 };
 
 struct vp_exit {
@@ -90,6 +93,7 @@ struct vp_system_state {
 enum vp_event {
 	VP_EVENT_EXCEPTION,
 	VP_EVENT_NMI,
+	VP_EVENT_INTERRUPT, /* an external one that has been acknowledged: the guest must get it */
 };
 
 /* One VP as a platform keeps it; a platform's own struct begins with this. */
@@ -102,7 +106,11 @@ struct platform_ops {
 
 	/* A VP in INIT state (AMD64 APM volume 2, 14.1.3); taken from Parapet's memory, at start only. */
 	struct platform_vp *(*vp_create)(vp_id_t id);
-	/* Back to INIT state. */
+	/* Where to count accesses to debug registers (block_vp.counter); once, before the first entry. */
+	void (*vp_set_counters)(struct platform_vp *vp, uint64_t *counter);
+	/* Exit with VP_EXIT_INTERRUPT before the guest takes an external interrupt; once, at start. */
+	void (*exit_on_interrupts)(struct platform_vp *vp);
+	/* Back to INIT state; on the VP's own processor. */
 	void (*vp_init)(struct platform_vp *vp);
 
 	/* Makes the calling processor able to run VPs. */
@@ -142,8 +150,19 @@ struct platform_ops {
 	 * VP_EXIT_DEBUG. `hidden` in that exit: the guest has not asked for a trap there itself.
 	 */
 	void (*step)(struct platform_vp *vp);
-	/* The trap after an instruction that Parapet has carried out for a single-stepped guest. */
-	void (*inject_single_step)(struct platform_vp *vp);
+	/*
+	 * An instruction that Parapet carries out for the guest touches `size` bytes (1 to 8) at a
+	 * linear address, or a port: remembers it if a breakpoint of the guest's waits for that.
+	 */
+	void (*note_access)(struct platform_vp *vp, enum regs_access access, uint64_t address,
+		uint32_t size);
+	/*
+	 * Parapet has carried out an instruction, or one iteration of it: delivers the trap that the
+	 * guest has asked for after it, by TF or by a breakpoint. False: there was none.
+	 */
+	bool (*finish_instruction)(struct platform_vp *vp);
+	/* For VP_OTHER_DEBUG_MOVE, a decoded MOV: true, done; false, the guest does it itself. */
+	bool (*move_debug_register)(struct platform_vp *vp, const struct insn *insn);
 	/* Is the guest in the shadow of STI or MOV SS? Clear it: the instruction is done. */
 	bool (*interrupt_shadow)(const struct platform_vp *vp);
 	void (*clear_interrupt_shadow)(struct platform_vp *vp);
@@ -153,8 +172,10 @@ struct platform_ops {
 
 	/* Sets what VTL0 may do with [base, base + bytes), 4 KiB-aligned; at start only. */
 	void (*map)(gpa_t base, uint64_t bytes, uint32_t access);
-	/* Opens ports or MSRs to VTL0, without an exit; at start only. */
+	/* Opens ports or MSRs to VTL0, without an exit. MSRs at start only. */
 	void (*open_ports)(uint16_t first, uint16_t last);
+	/* Takes ports back; also while VPs run: an access under way may still get through. */
+	void (*close_ports)(uint16_t first, uint16_t last);
 	void (*open_msr)(uint32_t index, bool read, bool write);
 };
 

@@ -28,11 +28,11 @@ typedef struct {
 #define GVA(x) ((gva_t){(x)})
 #define HPA(x) ((hpa_t){(x)})
 
-#define PAGE_BITS   12
-#define PAGE_SIZE   4096ull
-#define PAGE_MASK   (~(PAGE_SIZE - 1))
-#define SIZE_2M     0x200000ull
-#define SIZE_1G     0x40000000ull
+#define PAGE_BITS 12
+#define PAGE_SIZE 4096ull
+#define PAGE_MASK (~(PAGE_SIZE - 1))
+#define SIZE_2M	  0x200000ull
+#define SIZE_1G	  0x40000000ull
 
 /* A VP's dense number, 0 to count - 1. Not an APIC id, and not the index a guest sees. */
 typedef uint32_t vp_id_t;
@@ -46,8 +46,8 @@ enum vtl {
 
 #define VP_COUNT_MAX 64 /* xAPIC ids are eight bits wide, and a VP's memory is set aside at start */
 
-#define ARRAY_SIZE(a)   (sizeof(a) / sizeof((a)[0]))
-#define ALIGN_UP(x, a)   (((x) + ((a)-1)) & ~((__typeof__(x))(a)-1))
+#define ARRAY_SIZE(a)	 (sizeof(a) / sizeof((a)[0]))
+#define ALIGN_UP(x, a)	 (((x) + ((a)-1)) & ~((__typeof__(x))(a)-1))
 #define ALIGN_DOWN(x, a) ((x) & ~((__typeof__(x))(a)-1))
 
 #endif

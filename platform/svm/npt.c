@@ -5,8 +5,8 @@
 #include "arch/x86/registers.h"
 #include "platform/svm/npt.h"
 
-#define LEVELS	 4
-#define ENTRIES	 512
+#define LEVELS	4
+#define ENTRIES 512
 /* A nested walk is a user access; tables are limited by their leaves alone. */
 #define TABLE_BITS (PTE_PRESENT | PTE_WRITE | PTE_USER | PTE_ACCESSED)
 
@@ -54,8 +54,8 @@ static uint64_t leaf(uint64_t address, uint32_t access, int level)
 		return 0;
 	}
 	return address | PTE_PRESENT | PTE_USER | PTE_ACCESSED | PTE_DIRTY |
-		(access & ACCESS_WRITE ? PTE_WRITE : 0) |
-		(access & ACCESS_EXECUTE ? 0 : PTE_NX) | (level > 1 ? PTE_LARGE : 0);
+		(access & ACCESS_WRITE ? PTE_WRITE : 0) | (access & ACCESS_EXECUTE ? 0 : PTE_NX) |
+		(level > 1 ? PTE_LARGE : 0);
 }
 
 /* Replaces a leaf of a level above 1 by a table of the next that says the same. */

@@ -8,6 +8,7 @@
 #include "arch/x86/memory.h"
 #include "arch/x86/registers.h"
 #include "arch/x86/string.h"
+#include "platform/svm/debug.h"
 #include "platform/svm/npt.h"
 #include "platform/svm/svm.h"
 #include "platform/svm/vmcb.h"
@@ -22,9 +23,7 @@ struct svm_vp {
 	uint64_t vmcb_hpa;
 	uint64_t host_vmcb_hpa; /* this processor's own FS, GS, TR, ... while the guest runs */
 	uint64_t host_save_hpa; /* where VMRUN keeps the rest of it */
-	bool stepping;		/* svm_step: TF and the #DB intercept are ours */
-	bool guest_trap_flag;	/* what the guest had in TF before */
-	uint64_t guest_dr6;	/* and in DR6 */
+	struct svm_debug debug;
 };
 
 _Static_assert(offsetof(struct svm_vp, vp.registers.gpr) == 0, "svm_enter.S gets the array");
@@ -79,12 +78,20 @@ static void svm_vp_init(struct platform_vp *platform_vp)
 	vmcb->event_injection = 0;
 	vmcb->interrupt_shadow = 0;
 	vmcb->intercept1 &= ~INTERCEPT1_IRET;
+	svm_debug_reset(&svm_vp(platform_vp)->debug);
 	vmcb->tlb_control = TLB_CONTROL_FLUSH_ALL;
 	memset(&platform_vp->registers, 0, sizeof(platform_vp->registers));
 	platform_vp->registers.rip = vmcb->rip;
 	platform_vp->registers.rflags = vmcb->rflags;
 	/* Family, model and stepping, as after any INIT. */
 	platform_vp->registers.gpr[INSN_RDX] = asm_cpuid(1, 0).eax;
+}
+
+/* On the VP's own processor, which has its address registers. */
+static void svm_vp_restart(struct platform_vp *platform_vp)
+{
+	svm_vp_init(platform_vp);
+	svm_debug_clear_addresses(&svm_vp(platform_vp)->debug);
 }
 
 static struct platform_vp *svm_vp_create(vp_id_t id)
@@ -107,6 +114,7 @@ static struct platform_vp *svm_vp_create(vp_id_t id)
 	vmcb->nested_control = NESTED_CONTROL_NP;
 	vmcb->nested_cr3 = npt_root();
 	svm.vp[id] = vp;
+	svm_debug_create(&vp->debug, vmcb, &vp->vp.registers);
 	svm_vp_init(&vp->vp);
 	return &vp->vp;
 }
@@ -185,6 +193,8 @@ static bool svm_inject(struct platform_vp *platform_vp, enum vp_event event, uin
 	}
 	if (event == VP_EVENT_NMI) {
 		vmcb->event_injection = EVENT_VALID | EVENT_TYPE_NMI | VECTOR_NMI;
+	} else if (event == VP_EVENT_INTERRUPT) {
+		vmcb->event_injection = EVENT_VALID | EVENT_TYPE_INTERRUPT | vector;
 	} else {
 		vmcb->event_injection = EVENT_VALID | EVENT_TYPE_EXCEPTION | vector |
 			(has_error ? EVENT_HAS_ERROR | (uint64_t)error << 32 : 0);
@@ -197,13 +207,9 @@ static void svm_drop_event(struct platform_vp *platform_vp)
 	svm_vp(platform_vp)->vmcb->event_injection = 0;
 }
 
-static void svm_inject_single_step(struct platform_vp *platform_vp)
+static void svm_exit_on_interrupts(struct platform_vp *platform_vp)
 {
-	struct vmcb *vmcb = svm_vp(platform_vp)->vmcb;
-
-	if (svm_inject(platform_vp, VP_EVENT_EXCEPTION, VECTOR_DB, false, 0)) {
-		vmcb->dr6 |= DR6_SINGLE_STEP;
-	}
+	svm_vp(platform_vp)->vmcb->intercept1 |= INTERCEPT1_INTR;
 }
 
 /*
@@ -235,27 +241,28 @@ static void svm_watch_iret(struct platform_vp *platform_vp, bool on)
 
 static void svm_step(struct platform_vp *platform_vp)
 {
-	struct svm_vp *vp = svm_vp(platform_vp);
-
-	vp->stepping = true;
-	vp->guest_trap_flag = platform_vp->registers.rflags & RFLAGS_TF;
-	vp->guest_dr6 = vp->vmcb->dr6;
-	vp->vmcb->intercept_exceptions |= 1u << VECTOR_DB;
-	platform_vp->registers.rflags |= RFLAGS_TF;
+	svm_debug_step(&svm_vp(platform_vp)->debug, SVM_STEP_IRET);
 }
 
-/* The trap after a step: takes away what svm_step set. A breakpoint of the guest's is not hidden. */
-static void end_step(struct svm_vp *vp, struct vp_exit *exit)
+static void svm_note_access(struct platform_vp *platform_vp, enum regs_access access,
+	uint64_t address, uint32_t size)
 {
-	struct vmcb *vmcb = vp->vmcb;
+	svm_debug_note_access(&svm_vp(platform_vp)->debug, access, address, size);
+}
 
-	exit->kind = VP_EXIT_DEBUG;
-	exit->debug.hidden = !vp->guest_trap_flag && !(vmcb->dr6 & DR6_BREAKPOINTS);
-	if (!vp->guest_trap_flag) {
-		vmcb->dr6 = (vmcb->dr6 & ~DR6_SINGLE_STEP) | (vp->guest_dr6 & DR6_SINGLE_STEP);
-	}
-	vp->stepping = false;
-	vmcb->intercept_exceptions &= ~(1u << VECTOR_DB);
+static bool svm_finish_instruction(struct platform_vp *platform_vp)
+{
+	return svm_debug_finish_instruction(&svm_vp(platform_vp)->debug);
+}
+
+static bool svm_move_debug_register(struct platform_vp *platform_vp, const struct insn *insn)
+{
+	return svm_debug_move(&svm_vp(platform_vp)->debug, insn);
+}
+
+static void svm_vp_set_counters(struct platform_vp *platform_vp, uint64_t *counter)
+{
+	regs_gate_init(&svm_vp(platform_vp)->debug.gate, &regs_svm.capabilities, counter);
 }
 
 static bool svm_interrupt_shadow(const struct platform_vp *platform_vp)
@@ -342,9 +349,6 @@ static void exit_decode(struct vp_exit *exit, struct svm_vp *vp)
 	case EXIT_NPF:
 		exit_memory(exit, vmcb);
 		break;
-	case EXIT_EXCEPTION + VECTOR_DB:
-		end_step(vp, exit);
-		break;
 	case EXIT_SHUTDOWN:
 		exit->kind = VP_EXIT_SHUTDOWN;
 		break;
@@ -376,6 +380,7 @@ static void svm_run(struct platform_vp *platform_vp, struct vp_exit *exit)
 	struct vmcb *vmcb = vp->vmcb;
 	struct insn_registers *registers = &platform_vp->registers;
 
+	svm_debug_enter(&vp->debug);
 	vmcb->rax = registers->gpr[INSN_RAX];
 	vmcb->rsp = registers->gpr[INSN_RSP];
 	vmcb->rip = registers->rip;
@@ -388,7 +393,9 @@ static void svm_run(struct platform_vp *platform_vp, struct vp_exit *exit)
 	/* Cleared only now: an entry that failed would have left the flush undone. */
 	vmcb->tlb_control = TLB_CONTROL_NOTHING;
 	exit->delivering = keep_event(vmcb);
-	exit_decode(exit, vp);
+	if (!svm_debug_exit(&vp->debug, exit)) {
+		exit_decode(exit, vp);
+	}
 	if (exit->kind == VP_EXIT_MSR) {
 		exit->msr.index = (uint32_t)registers->gpr[INSN_RCX];
 	}
@@ -464,6 +471,13 @@ static void svm_open_ports(uint16_t first, uint16_t last)
 	}
 }
 
+static void svm_close_ports(uint16_t first, uint16_t last)
+{
+	for (uint32_t port = first; port <= last; port++) {
+		svm.iopm[port / 8] |= (uint8_t)(1u << (port % 8));
+	}
+}
+
 /* Two bits an MSR, read then write; three ranges of 8,192 MSRs (APM volume 2, 15.11). */
 static void svm_open_msr(uint32_t index, bool read, bool write)
 {
@@ -486,7 +500,8 @@ static void svm_open_msr(uint32_t index, bool read, bool write)
 static const struct platform_ops svm_ops = {
 	.name = "svm",
 	.vp_create = svm_vp_create,
-	.vp_init = svm_vp_init,
+	.vp_set_counters = svm_vp_set_counters,
+	.vp_init = svm_vp_restart,
 	.processor_enable = svm_processor_enable,
 	.kicks_hold = asm_clgi,
 	.kicks_open = asm_stgi,
@@ -502,13 +517,17 @@ static const struct platform_ops svm_ops = {
 	.drop_event = svm_drop_event,
 	.watch_iret = svm_watch_iret,
 	.step = svm_step,
-	.inject_single_step = svm_inject_single_step,
+	.note_access = svm_note_access,
+	.finish_instruction = svm_finish_instruction,
+	.move_debug_register = svm_move_debug_register,
+	.exit_on_interrupts = svm_exit_on_interrupts,
 	.interrupt_shadow = svm_interrupt_shadow,
 	.clear_interrupt_shadow = svm_clear_interrupt_shadow,
 	.tsc_offset = svm_tsc_offset,
 	.set_tsc_offset = svm_set_tsc_offset,
 	.map = npt_set,
 	.open_ports = svm_open_ports,
+	.close_ports = svm_close_ports,
 	.open_msr = svm_open_msr,
 };
 
@@ -538,5 +557,6 @@ const struct platform_ops *svm_platform(uint32_t vps, const char **why)
 	memset(svm.iopm, 0xff, IOPM_BYTES);
 	memset(svm.msrpm, 0xff, MSRPM_BYTES);
 	npt_init();
+	svm_debug_init_platform();
 	return &svm_ops;
 }

@@ -6,7 +6,8 @@
  * processor's own FS, GS, TR, LDTR and system-call registers are kept meanwhile (VMSAVE's part).
  * Called and left with GIF clear. Vector registers are the guest's at all times.
  */
-	.text
+	/* While TR and GS are the guest's, a #DB of the guest's making could not be survived here. */
+	.section .text.guarded, "ax", @progbits
 	.code64
 	.globl	svm_enter
 svm_enter:

@@ -100,6 +100,7 @@ _Static_assert(offsetof(struct vmcb, cr2) == 0x640, "APM volume 2, table B-2");
 _Static_assert(offsetof(struct vmcb, pat) == 0x668, "APM volume 2, table B-2");
 _Static_assert(sizeof(struct vmcb) == 4096, "one page");
 
+#define INTERCEPT1_INTR	    (1u << 0)
 #define INTERCEPT1_NMI	    (1u << 1)
 #define INTERCEPT1_INIT	    (1u << 3)
 #define INTERCEPT1_CPUID    (1u << 18)
@@ -117,6 +118,9 @@ _Static_assert(sizeof(struct vmcb) == 4096, "one page");
 #define INTERCEPT2_STGI	    (1u << 4)
 #define INTERCEPT2_CLGI	    (1u << 5)
 #define INTERCEPT2_SKINIT   (1u << 6)
+
+#define INTERCEPT_DR_READ(set)	((uint32_t)(set)) /* a bit for each register */
+#define INTERCEPT_DR_WRITE(set) ((uint32_t)(set) << 16)
 
 #define NESTED_CONTROL_NP (1ull << 0)
 
@@ -137,6 +141,8 @@ _Static_assert(sizeof(struct vmcb) == 4096, "one page");
 
 #define INTERRUPT_SHADOW (1ull << 0)
 
+#define EXIT_READ_DR0  0x20
+#define EXIT_WRITE_DR0 0x30
 #define EXIT_EXCEPTION 0x40 /* plus the vector */
 #define EXIT_INTR     0x60
 #define EXIT_NMI      0x61

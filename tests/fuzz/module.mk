@@ -29,7 +29,8 @@ $(B)/fuzz/fuzz_%: $(LISTS)
 	$(Q)$(FUZZ_CC) $(FUZZ_CFLAGS) $(filter %.o,$^) -o $@
 
 .PHONY: fuzz fuzz-programs $(FUZZ_NAMES:%=fuzz-%)
-fuzz: $(FUZZ_NAMES:%=fuzz-%) ## fuzz the loaders and the decoder (FUZZ_SECONDS=60 each)
+fuzz: packages-check ## fuzz the loaders and the decoder (FUZZ_SECONDS=60 each)
+	$(Q)$(MAKE) --no-print-directory $(PARALLEL) $(FUZZ_NAMES:%=fuzz-%)
 fuzz-programs: $(FUZZ_NAMES:%=$(B)/fuzz/fuzz_%)
 check-programs: fuzz-programs
 

@@ -6,5 +6,6 @@ check-qemu: all guest-kernels
 
 check-programs: guest-kernels
 
-stress: all guest-kernels ## boot everything over and over (ROUNDS=20)
+stress: packages-check ## boot everything over and over (ROUNDS=20)
+	$(Q)$(MAKE) --no-print-directory $(PARALLEL) all guest-kernels
 	$(Q)PARAPET=$(B)/parapet tests/qemu/stress.sh

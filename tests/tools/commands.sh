@@ -15,7 +15,7 @@ ok "help"
 run help run
 [ "$status" -eq 0 ]
 ok "help run"
-for option in cpus memory kernel initrd append platform accel ap-start tlb-flush no-paravisor \
+for option in cpus memory kernel initrd append platform accel ap-start tlb-flush vp-stride no-paravisor \
 	allow-io stats trace timeout verbose; do
 	grep -q -e "--$option" "$WORK/out" || break
 done

@@ -181,8 +181,9 @@ static void answer(struct fake *fake, const char *line)
 		return;
 	if (strstr(line, "\"execute\":\"pmemsave\"")) {
 		if (fake->refuse_save || !name || sscanf(name + 12, "%4095[^\"]", path) != 1) {
-			print(fake->qmp_fd, "{\"error\": {\"class\": \"GenericError\", \"desc\": "
-					    "\"no such memory\"}}\r\n");
+			print(fake->qmp_fd,
+				"{\"error\": {\"class\": \"GenericError\", \"desc\": "
+				"\"no such memory\"}}\r\n");
 			return;
 		}
 		save_block(fake, path);

@@ -33,6 +33,8 @@ bad "only" --platform tdx
 bad "auto, tcg or kvm" --accel fast
 bad "mailbox or sipi" --ap-start init
 bad "auto, hypercall or ipi" --tlb-flush never
+bad "1 to 64" --vp-stride 0
+bad "1 to 64" --vp-stride 65
 bad "FIRST-LAST" --allow-io xyz
 bad "FIRST-LAST" --allow-io f4-
 bad "swap them" --allow-io f7-f4

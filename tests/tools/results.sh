@@ -97,7 +97,7 @@ $BYE" --kernel "$WORK/a, b/my kernel, final" --initrd "$WORK/a, b/init,rd" --cpu
 [ "$status" -eq 0 ]
 ok "names with spaces and commas"
 grep -A1 -x -e -append "$WORK/args" | grep -qx \
-	"ap-start=mailbox tlb-flush=ipi allow-io=0xf4-0xf7 allow-io=0x80-0x80 exit-port=0xf4 verbose"
+	"ap-start=mailbox tlb-flush=auto allow-io=0xf4-0xf7 allow-io=0x80-0x80 exit-port=0xf4 verbose"
 ok "Parapet's own command line"
 grep -A1 -x -e -initrd "$WORK/args" |
 	grep -qx "$TMPDIR/parapet-....../kernel/kernel console=ttyS0,,115200 a=\"b c\",$TMPDIR/parapet-....../initrd/initrd"

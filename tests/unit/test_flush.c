@@ -67,8 +67,8 @@ static int setup(void **state)
 	return 0;
 }
 
-static enum flush_result ask(vp_id_t me, uint64_t mask, uint32_t flags, const uint64_t *ranges,
-	uint32_t count)
+static enum flush_result ask(
+	vp_id_t me, uint64_t mask, uint32_t flags, const uint64_t *ranges, uint32_t count)
 {
 	struct flush_request request = {
 		.set = vpset_make_mask(&map, mask),

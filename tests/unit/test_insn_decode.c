@@ -154,7 +154,7 @@ struct reference {
 static bool is_register(const ZydisDecodedOperand *operand, ZydisRegisterClass class)
 {
 	return operand->type == ZYDIS_OPERAND_TYPE_REGISTER &&
-	       ZydisRegisterGetClass(operand->reg.value) == class;
+		ZydisRegisterGetClass(operand->reg.value) == class;
 }
 
 static enum insn_op reference_op(const struct reference *z)
@@ -197,7 +197,7 @@ static enum insn_op reference_op(const struct reference *z)
 static bool is_string(enum insn_op op)
 {
 	return op == INSN_MOVS || op == INSN_STOS || op == INSN_LODS || op == INSN_INS ||
-	       op == INSN_OUTS;
+		op == INSN_OUTS;
 }
 
 static bool reference_decode(
@@ -217,7 +217,7 @@ static bool reference_decode(
 			if (z->memory == NULL || z->op == INSN_MOVS)
 				z->memory = operand;
 		} else if (operand->visibility == ZYDIS_OPERAND_VISIBILITY_EXPLICIT &&
-			   z->other == NULL) {
+			z->other == NULL) {
 			z->other = operand;
 		}
 	}
@@ -285,7 +285,7 @@ static const char *compare_memory(const struct insn *insn, const struct referenc
 	 * asks it.
 	 */
 	bool forgotten = mem->base == ZYDIS_REGISTER_R13D && z->insn.raw.modrm.mod == 0 &&
-			 z->insn.raw.modrm.rm == 4;
+		z->insn.raw.modrm.rm == 4;
 	int64_t displacement = forgotten ? z->insn.raw.disp.value : mem->disp.value;
 
 	DIFFERS(insn->flags & INSN_MEMORY, INSN_MEMORY);
@@ -315,7 +315,7 @@ static const char *compare_other(const struct insn *insn, const struct reference
 {
 	const ZydisDecodedOperand *other = z->other;
 	bool byte_immediate = insn->op == INSN_IN || insn->op == INSN_OUT || insn->op == INSN_INT ||
-			      (insn->op >= INSN_BT && insn->op <= INSN_BTC);
+		(insn->op >= INSN_BT && insn->op <= INSN_BTC);
 	unsigned int size = byte_immediate ? 1 : insn->operand_size;
 
 	if (insn->op >= INSN_IN && insn->op != INSN_IN && insn->op != INSN_OUT &&
@@ -404,14 +404,15 @@ static const char *compare(const struct insn *insn, const struct reference *z, e
 	DIFFERS((insn->flags & INSN_LOCK) != 0, (z->insn.attributes & ZYDIS_ATTRIB_HAS_LOCK) != 0);
 	if (is_string(insn->op))
 		DIFFERS((insn->flags & INSN_REP) != 0,
-			(z->insn.attributes & (ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE |
-						      ZYDIS_ATTRIB_HAS_REPNE)) != 0);
+			(z->insn.attributes &
+				(ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE |
+					ZYDIS_ATTRIB_HAS_REPNE)) != 0);
 	if (z->memory != NULL)
 		difference = compare_memory(insn, z);
 	else
 		difference = (insn->flags & (INSN_MEMORY | INSN_READ | INSN_WRITE)) != 0
-				     ? "insn->flags has a memory operand"
-				     : NULL;
+			? "insn->flags has a memory operand"
+			: NULL;
 	if (difference == NULL)
 		difference = compare_other(insn, z);
 	if (difference == NULL)
@@ -516,9 +517,9 @@ static void make_bytes(uint8_t *bytes, enum insn_mode mode)
 		bytes[at] = prefixes[random_next() % sizeof(prefixes)];
 	if (mode == INSN_LONG64 && (random_next() & 1) != 0 && at < INSN_BYTES_MAX)
 		bytes[at++] = (uint8_t)(0x40 | (random_next() & 15));
-	opcode = kind == 2 ? random_next() & 0x1FF
-			   : interesting[random_next() %
-					 (sizeof(interesting) / sizeof(interesting[0]))];
+	opcode = kind == 2
+		? random_next() & 0x1FF
+		: interesting[random_next() % (sizeof(interesting) / sizeof(interesting[0]))];
 	if ((opcode & 0x100) != 0 && at < INSN_BYTES_MAX)
 		bytes[at++] = 0x0F;
 	if (at < INSN_BYTES_MAX)

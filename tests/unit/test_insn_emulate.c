@@ -359,7 +359,7 @@ static bool aim(struct candidate *c, struct insn *insn, struct insn_registers *r
 {
 	const struct insn_context context = {.registers = registers};
 	uint64_t target = address_of(arena->window) + WINDOW_MARGIN +
-			  random_next() % (WINDOW_BYTES - 2 * WINDOW_MARGIN);
+		random_next() % (WINDOW_BYTES - 2 * WINDOW_MARGIN);
 	bool atomic = (insn->flags & INSN_LOCK) != 0 || insn->op == INSN_XCHG;
 	uint64_t missing;
 

@@ -328,7 +328,7 @@ static bool is_identity(const struct arena *arena, uint64_t cr3, uint64_t addres
 			return false;
 		if (entry & 0x80)
 			return shift == 21 &&
-			       (entry & 0xffffffffff000) == ALIGN_DOWN(address, SIZE_2M);
+				(entry & 0xffffffffff000) == ALIGN_DOWN(address, SIZE_2M);
 		table = entry & 0xffffffffff000;
 	}
 	return false;

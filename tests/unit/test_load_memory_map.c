@@ -231,8 +231,9 @@ static void test_find_keeps_its_promise(void **state)
 				at >= request.lowest && memory_map_is_ram(&map, at, request.size);
 
 			for (size_t i = 0; i < ARRAY_SIZE(avoid); i++)
-				clear = clear && !memory_span_overlaps(avoid[i],
-							 (struct memory_span){at, request.size});
+				clear = clear &&
+					!memory_span_overlaps(
+						avoid[i], (struct memory_span){at, request.size});
 			if (clear &&
 				(expected == UINT64_MAX || request.direction == MEMORY_TOP_DOWN))
 				expected = at;
@@ -278,7 +279,7 @@ static void test_sanitise_keeps_its_promise(void **state)
 				continue;
 			assert_true(range[-1].base + range[-1].length <= range->base);
 			assert_true(range[-1].base + range[-1].length < range->base ||
-				    range[-1].type != range->type);
+				range[-1].type != range->type);
 		}
 		for (size_t at = 0; at < sizeof(expected); at++)
 			assert_int_equal(expected[at], 0);

@@ -341,9 +341,9 @@ static void check_plan(const struct multiboot_image *image, const struct multibo
 		assert_false(memory_span_overlaps(*span,
 			(struct memory_span){request->kernel.gpa.value, request->kernel.bytes}));
 		for (uint32_t j = 0; j < request->module_count; j++)
-			assert_false(memory_span_overlaps(
-				*span, (struct memory_span){request->modules[j].source.gpa.value,
-					       request->modules[j].source.bytes}));
+			assert_false(memory_span_overlaps(*span,
+				(struct memory_span){request->modules[j].source.gpa.value,
+					request->modules[j].source.bytes}));
 	}
 }
 

@@ -506,7 +506,7 @@ static void random_delay(uint32_t *random)
 static bool stopped(void)
 {
 	return __atomic_load_n(&stop, __ATOMIC_SEQ_CST) ||
-	       __atomic_load_n(&broken, __ATOMIC_SEQ_CST);
+		__atomic_load_n(&broken, __ATOMIC_SEQ_CST);
 }
 
 static bool wake_comes(vp_id_t vp, time_t seconds)
@@ -818,7 +818,7 @@ static void test_threads_torn(void **state)
 	assert_int_equal(outcomes[MAILBOX_WOKEN], starts + REQUESTERS - 1);
 	assert_int_equal(parked, starts);
 	assert_true(outcomes[MAILBOX_BAD_COMMAND] > 0 && outcomes[MAILBOX_BAD_ID] > 0 &&
-		    outcomes[MAILBOX_BAD_VECTOR] > 0 && outcomes[MAILBOX_BAD_RUNNING] > 0);
+		outcomes[MAILBOX_BAD_VECTOR] > 0 && outcomes[MAILBOX_BAD_RUNNING] > 0);
 	assert_os_part_untouched();
 }
 

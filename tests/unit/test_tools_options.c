@@ -37,6 +37,7 @@ static void test_defaults(void **state)
 	assert_int_equal(options.memory_bytes, RUN_MEMORY_DEFAULT);
 	assert_int_equal(options.ap_start, RUN_AP_START_DEFAULT);
 	assert_int_equal(options.tlb_flush, RUN_TLB_FLUSH_DEFAULT);
+	assert_int_equal(options.vp_stride, 1);
 	assert_int_equal(options.accel, RUN_ACCEL_AUTO);
 	assert_null(options.kernel);
 	assert_null(options.append);
@@ -52,7 +53,7 @@ static void test_all(void **state)
 	(void)state;
 	assert_true(PARSE(&options, "--cpus", "64", "--memory=2G", "--kernel", "k", "--initrd", "i",
 		"--append", "--", "--platform", "svm", "--accel", "tcg", "--ap-start", "mailbox",
-		"--tlb-flush", "hypercall", "--no-paravisor", "--stats", "s", "--trace", "t",
+		"--tlb-flush", "hypercall", "--vp-stride", "64", "--no-paravisor", "--stats", "s", "--trace", "t",
 		"--timeout", "2.5", "-v", "--", "-device", "--cpus"));
 	assert_int_equal(options.cpus, 64);
 	assert_int_equal(options.memory_bytes, 2ull << 30);
@@ -62,6 +63,7 @@ static void test_all(void **state)
 	assert_int_equal(options.accel, RUN_ACCEL_TCG);
 	assert_int_equal(options.ap_start, RUN_AP_START_MAILBOX);
 	assert_int_equal(options.tlb_flush, RUN_TLB_FLUSH_HYPERCALL);
+	assert_int_equal(options.vp_stride, 64);
 	assert_true(options.no_paravisor);
 	assert_true(options.verbose);
 	assert_int_equal(options.timeout_ms, 2500);
@@ -225,7 +227,7 @@ static void test_arguments(void **state)
 	assert_null(args.words[args.count]);
 	assert_string_equal(value_of(&args, "-kernel"), "/t/parapet.elf");
 	assert_string_equal(value_of(&args, "-append"),
-		"ap-start=mailbox tlb-flush=ipi allow-io=0xf4-0xf7 exit-port=0xf4");
+		"ap-start=mailbox tlb-flush=auto allow-io=0xf4-0xf7 exit-port=0xf4");
 	assert_string_equal(
 		value_of(&args, "-initrd"), "/t/vmlinuz console=ttyS0,,115200,/t/initrd");
 	assert_string_equal(value_of(&args, "-accel"), "tcg,thread=multi");

@@ -90,8 +90,8 @@ static void test_index_beyond_table(void **state)
 	uint32_t index;
 
 	(void)state;
-	assert_int_equal(vpset_make_sparse(&set, &small, HV_GENERIC_SET_SPARSE_4K, 3, banks, 2),
-		VPSET_OK);
+	assert_int_equal(
+		vpset_make_sparse(&set, &small, HV_GENERIC_SET_SPARSE_4K, 3, banks, 2), VPSET_OK);
 	assert_int_equal(walk(&set), 1);
 	assert_false(vpset_all_exist(&set, &index));
 	assert_int_equal(index, 64);
@@ -107,8 +107,8 @@ static void test_sparse(void **state)
 
 	(void)state;
 	assert_int_equal(vpset_bank_words(mask), 5);
-	assert_int_equal(vpset_make_sparse(&set, &map, HV_GENERIC_SET_SPARSE_4K, mask, banks, 5),
-		VPSET_OK);
+	assert_int_equal(
+		vpset_make_sparse(&set, &map, HV_GENERIC_SET_SPARSE_4K, mask, banks, 5), VPSET_OK);
 	assert_int_equal(walk(&set), 1 << 2 | 1 << 3 | 1 << 4 | 1 << 6 | 1 << 7);
 	assert_true(vpset_all_exist(&set, &index));
 }
@@ -130,7 +130,8 @@ static void test_sparse_refused(void **state)
 		vpset_make_sparse(&set, &map, HV_GENERIC_SET_SPARSE_4K, 0, banks, 1), VPSET_OK);
 	assert_int_equal(walk(&set), 0);
 	/* ALL does not look at the banks. */
-	assert_int_equal(vpset_make_sparse(&set, &map, HV_GENERIC_SET_ALL, ~0ull, NULL, 0), VPSET_OK);
+	assert_int_equal(
+		vpset_make_sparse(&set, &map, HV_GENERIC_SET_ALL, ~0ull, NULL, 0), VPSET_OK);
 	assert_int_equal(walk(&set), 0xff);
 }
 

@@ -183,8 +183,7 @@ static void decide(struct opinion *o, uint64_t gpa, uint64_t size)
 	o->result.gpa = GPA(gpa);
 	o->result.page_size = size;
 	o->result.permissions = (o->writable ? WALK_MAY_WRITE : 0) |
-				(o->executable ? WALK_MAY_EXECUTE : 0) |
-				(o->user ? WALK_MAY_USER : 0);
+		(o->executable ? WALK_MAY_EXECUTE : 0) | (o->user ? WALK_MAY_USER : 0);
 }
 
 static void gather(struct opinion *o, uint64_t entry, uint64_t where)

@@ -17,9 +17,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define STACK_BYTES (64 * 1024)
-#define STEPS_MAX   2000
-#define WORDS_MAX   512
+#define STACK_BYTES    (64 * 1024)
+#define STEPS_MAX      2000
+#define WORDS_MAX      512
 #define NAME_MAX_BYTES 40
 
 enum thread_status {
@@ -34,7 +34,7 @@ struct thread {
 	struct memory_operation operation;
 	const void *address;
 	bool forever; /* it may wait for ever */
-	bool alone;   /* its last load was of a word that nobody else writes: spinning on it is vain */
+	bool alone; /* its last load was of a word that nobody else writes: spinning on it is vain */
 	void (*step)(void *argument);
 	void *argument;
 	const char *step_name;
@@ -60,7 +60,7 @@ static struct thread threads[MEMORY_THREADS];
 static _Alignas(16) unsigned char stacks[MEMORY_THREADS][STACK_BYTES];
 static void *scheduler_stack;
 static int current = -1; /* the thread that runs; -1: the scheduler or setup */
-static bool in_step;	 /* it runs a step: what it does takes no further choice */
+static bool in_step; /* it runs a step: what it does takes no further choice */
 static const char *failure;
 static bool tracing;
 
@@ -142,7 +142,8 @@ static void start_thread(uint32_t thread)
 
 static struct word *word_at(const void *address)
 {
-	uint32_t slot = (uint32_t)(memory_mix(0, (uintptr_t)address) >> 40) % ARRAY_SIZE(word_index);
+	uint32_t slot =
+		(uint32_t)(memory_mix(0, (uintptr_t)address) >> 40) % ARRAY_SIZE(word_index);
 
 	for (; word_index[slot] != 0; slot = (slot + 1) % ARRAY_SIZE(word_index)) {
 		if (words[word_index[slot] - 1].address == address)
@@ -192,8 +193,8 @@ static void make_locations(void)
 {
 	for (uint32_t i = 0; i < word_count; i++) {
 		if (word_is_shared(&words[i])) {
-			words[i].location = memory_add(words[i].address,
-				raw_value(words[i].address, words[i].bytes));
+			words[i].location = memory_add(
+				words[i].address, raw_value(words[i].address, words[i].bytes));
 			words[i].location_execution = execution;
 		}
 	}
@@ -379,8 +380,8 @@ uint64_t explore_latest_u64(const struct atomic_u64 *atomic)
 {
 	struct word *word = word_at(atomic);
 
-	return word->location_execution == execution ? memory_latest(word->location) :
-						       atomic->value;
+	return word->location_execution == execution ? memory_latest(word->location)
+						     : atomic->value;
 }
 
 bool explore_view_is_latest(const struct atomic_u64 *atomic)
@@ -394,7 +395,7 @@ bool explore_view_is_latest(const struct atomic_u64 *atomic)
 		word->users |= 1u << current;
 	}
 	return word->location_execution != execution ||
-	       memory_view_is_latest((uint32_t)current, word->location);
+		memory_view_is_latest((uint32_t)current, word->location);
 }
 
 /* --- the schedule ---------------------------------------------------------------------------------- */
@@ -417,8 +418,8 @@ static uint32_t ways(uint32_t t)
 
 static const char *const kind_names[] = {"load", "store", "exchange", "add", "or", "and",
 	"compare-exchange", "fence", "relax", "step"};
-static const char *const order_names[] = {"relaxed", "consume", "acquire", "release", "acq_rel",
-	"seq_cst"};
+static const char *const order_names[] = {
+	"relaxed", "consume", "acquire", "release", "acq_rel", "seq_cst"};
 
 static void trace(uint32_t t)
 {
@@ -590,8 +591,7 @@ static void write_schedule(char *text, size_t bytes)
 
 	text[0] = 0;
 	for (uint32_t i = 0; i < depth && used < bytes - 8; i++)
-		used += (size_t)snprintf(
-			text + used, bytes - used, i ? ".%u" : "%u", choice[i]);
+		used += (size_t)snprintf(text + used, bytes - used, i ? ".%u" : "%u", choice[i]);
 }
 
 static void search_reset(void)
@@ -627,8 +627,8 @@ static void forget_words(void)
 	word_count = 0;
 }
 
-void explore_run(const struct explore_scenario *what, uint64_t states_max,
-	struct explore_result *result)
+void explore_run(
+	const struct explore_scenario *what, uint64_t states_max, struct explore_result *result)
 {
 	uint32_t fixed = 0;
 	bool more = true;

@@ -45,8 +45,8 @@ uint64_t explore_access(enum explore_kind kind, const void *address, uint32_t by
 	static inline uint##bits##_t atomic_u##bits##_load(                                        \
 		const struct atomic_u##bits *atomic, memory_order order)                           \
 	{                                                                                          \
-		return (uint##bits##_t)explore_access(EXPLORE_LOAD, atomic, bits / 8, 0, 0,        \
-			order);                                                                    \
+		return (uint##bits##_t)explore_access(                                             \
+			EXPLORE_LOAD, atomic, bits / 8, 0, 0, order);                              \
 	}                                                                                          \
 	static inline void atomic_u##bits##_store(                                                 \
 		struct atomic_u##bits *atomic, uint##bits##_t value, memory_order order)           \
@@ -60,8 +60,8 @@ uint64_t explore_access(enum explore_kind kind, const void *address, uint32_t by
 	static inline bool atomic_u##bits##_compare_exchange(struct atomic_u##bits *atomic,        \
 		uint##bits##_t *expected, uint##bits##_t desired, memory_order order)              \
 	{                                                                                          \
-		uint##bits##_t found = (uint##bits##_t)explore_access(EXPLORE_COMPARE_EXCHANGE,    \
-			atomic, bits / 8, desired, *expected, order);                              \
+		uint##bits##_t found = (uint##bits##_t)explore_access(                             \
+			EXPLORE_COMPARE_EXCHANGE, atomic, bits / 8, desired, *expected, order);    \
 		bool done = found == *expected;                                                    \
                                                                                                    \
 		*expected = found;                                                                 \

@@ -101,7 +101,7 @@ static bool acquires(memory_order order)
 static bool releases(memory_order order)
 {
 	return order == memory_order_release || order == memory_order_acq_rel ||
-	       order == memory_order_seq_cst;
+		order == memory_order_seq_cst;
 }
 
 static bool is_rmw(enum explore_kind kind)
@@ -141,8 +141,8 @@ static bool can_take(const struct memory_operation *operation, uint32_t place)
 }
 
 /* The place that way `alternative` takes, counted from the newest. */
-static uint32_t chosen_place(uint32_t thread, const struct memory_operation *operation,
-	uint32_t alternative)
+static uint32_t chosen_place(
+	uint32_t thread, const struct memory_operation *operation, uint32_t alternative)
 {
 	uint32_t oldest = view_place(&threads[thread].seen, operation->location);
 	uint32_t place = locations[operation->location].count;
@@ -198,8 +198,8 @@ static uint8_t insert(struct location *location, uint32_t place, uint64_t value)
 	return (uint8_t)number;
 }
 
-uint64_t memory_perform(uint32_t thread, const struct memory_operation *operation,
-	uint32_t alternative)
+uint64_t memory_perform(
+	uint32_t thread, const struct memory_operation *operation, uint32_t alternative)
 {
 	struct thread_views *views = &threads[thread];
 	struct location *location;
@@ -224,8 +224,8 @@ uint64_t memory_perform(uint32_t thread, const struct memory_operation *operatio
 
 	if (operation->kind != EXPLORE_STORE) {
 		bool acquire = acquires(operation->order) &&
-			       (operation->kind != EXPLORE_COMPARE_EXCHANGE ||
-				       writes(operation, found)); /* a failure reads relaxed */
+			(operation->kind != EXPLORE_COMPARE_EXCHANGE ||
+				writes(operation, found)); /* a failure reads relaxed */
 
 		if (place > view_place(&views->seen, at))
 			views->seen.message[at] = number;
@@ -339,8 +339,9 @@ uint64_t memory_hash(uint64_t hash, uint32_t live_threads)
 		read = locations[threads[t].last_location].place[threads[t].last_read];
 		if (read < oldest[threads[t].last_location])
 			read = oldest[threads[t].last_location];
-		hash = memory_mix(hash, threads[t].last_location * 256ull + read -
-						oldest[threads[t].last_location]);
+		hash = memory_mix(hash,
+			threads[t].last_location * 256ull + read -
+				oldest[threads[t].last_location]);
 	}
 	hash = hash_view(hash, &sc_view, oldest);
 	for (uint32_t i = 0; i < location_count; i++) {

@@ -13,9 +13,9 @@
 
 #include "explore_atomic.h"
 
-#define MEMORY_THREADS	 4
-#define MEMORY_LOCATIONS 96
-#define MEMORY_MESSAGES	 120 /* to one location in one execution */
+#define MEMORY_THREADS	   4
+#define MEMORY_LOCATIONS   96
+#define MEMORY_MESSAGES	   120 /* to one location in one execution */
 #define MEMORY_NO_LOCATION 0xff
 
 /* For each location a message, by number (not by place: stores can go between others). */
@@ -45,8 +45,8 @@ uint8_t memory_add(const void *address, uint64_t value);
 uint32_t memory_alternatives(uint32_t thread, const struct memory_operation *operation);
 
 /* Carries the access out in way `alternative`; the value found. */
-uint64_t memory_perform(uint32_t thread, const struct memory_operation *operation,
-	uint32_t alternative);
+uint64_t memory_perform(
+	uint32_t thread, const struct memory_operation *operation, uint32_t alternative);
 
 /* Whether some location has had as many messages as there is room for: the execution must stop. */
 bool memory_is_full(void);

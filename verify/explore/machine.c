@@ -149,8 +149,8 @@ void machine_use(vp_id_t vp, uint32_t page, uint64_t version)
 {
 	struct access access = {vp, page, version};
 
-	explore_step(access_step, &access, version ? "access, new translation" :
-						     "access, old translation");
+	explore_step(access_step, &access,
+		version ? "access, new translation" : "access, old translation");
 }
 
 uint64_t machine_walk(uint32_t page)
@@ -218,7 +218,8 @@ static void returned_step(void *argument)
 	explore_ghost[returned->page] = 1;
 	for (vp_id_t vp = 0; vp < MACHINE_VPS; vp++) {
 		if (vp != returned->me && !explore_view_is_latest(&touched[vp][returned->page]))
-			explore_fail("the flush has returned and an old access is still on its way");
+			explore_fail(
+				"the flush has returned and an old access is still on its way");
 	}
 }
 

@@ -102,10 +102,8 @@ static void two_producers(uint32_t thread)
 	}
 	machine_enter(2, VTL0);
 	machine_access(2, 0);
-	machine_access(2, 1);
 	machine_exit(2);
 	machine_enter(2, VTL0);
-	machine_access(2, 0);
 	machine_access(2, 1);
 	machine_exit(2);
 }
@@ -126,11 +124,9 @@ static void overflow(uint32_t thread)
 		machine_flush_pages(1, 2, 1, 1 << 2, false);
 	} else {
 		machine_enter(2, VTL0);
-		machine_access(2, 0);
-		machine_access(2, 2);
+		machine_access(2, 1);
 		machine_exit(2);
 		machine_enter(2, VTL0);
-		machine_access(2, 1);
 		machine_access(2, 2);
 		machine_exit(2);
 	}

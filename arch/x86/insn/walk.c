@@ -192,7 +192,7 @@ static bool tables_allow(
 	if ((access & WALK_EXECUTE) != 0)
 		return (registers->cr4 & CR4_SMEP) == 0;
 	return (registers->cr4 & CR4_SMAP) == 0 ||
-	       ((registers->rflags & RFLAGS_AC) != 0 && (access & WALK_IMPLICIT) == 0);
+		((registers->rflags & RFLAGS_AC) != 0 && (access & WALK_IMPLICIT) == 0);
 }
 
 /* A table that is entered through one of its own entries makes that entry appear at two levels. */

@@ -1,5 +1,6 @@
 #include "acpi.h"
 
+#include "boot.h"
 #include "machine.h"
 #include "print.h"
 #include "tap.h"
@@ -48,17 +49,21 @@ static uint8_t field8(const void *table, uint32_t offset)
 	return ((const uint8_t *)table)[offset];
 }
 
+static bool sum_is_zero(const void *table, uint32_t length)
+{
+	uint8_t sum = 0;
+
+	for (uint32_t i = 0; i < length; i++)
+		sum = (uint8_t)(sum + field8(table, i));
+	return sum == 0;
+}
+
 static const struct rsdp *rsdp_find(uint64_t start, uint64_t end)
 {
 	for (uint64_t at = start; at + 20 <= end; at += 16) {
 		const struct rsdp *rsdp = (const void *)at;
-		uint8_t sum = 0;
 
-		if (!string_equal(rsdp->signature, "RSD PTR ", 8))
-			continue;
-		for (uint32_t i = 0; i < 20; i++)
-			sum = (uint8_t)(sum + field8(rsdp, i));
-		if (sum == 0)
+		if (string_equal(rsdp->signature, "RSD PTR ", 8) && sum_is_zero(rsdp, 20))
 			return rsdp;
 	}
 	return NULL;
@@ -171,6 +176,55 @@ const struct acpi_machine *acpi_machine_get(void)
 	if (!machine.cpu_count)
 		tap_bail("the MADT names no processor");
 	return &machine;
+}
+
+static void wakeup_read(const struct header *madt, struct acpi_wakeup *wakeup)
+{
+	for (uint32_t at = 44; at + 2 <= madt->length && field8(madt, at + 1) >= 2;
+		at += field8(madt, at + 1)) {
+		const uint8_t *entry = (const uint8_t *)madt + at;
+
+		if (entry[0] == 0 && (field32(entry, 4) & 1))
+			wakeup->processors++;
+		if (entry[0] != 0x10 || entry[1] < 16)
+			continue;
+		wakeup->length = entry[1];
+		wakeup->version = field8(entry, 2) | (uint32_t)field8(entry, 3) << 8;
+		wakeup->mailbox = field64(entry, 8);
+		wakeup->reset_vector = entry[1] >= 24 ? field64(entry, 16) : 0;
+	}
+}
+
+bool acpi_wakeup_get(struct acpi_wakeup *wakeup)
+{
+	const struct rsdp *rsdp = NULL;
+	const struct header *root;
+	bool wide;
+
+	*wakeup = (struct acpi_wakeup){.sums_right = true};
+	for (uint32_t i = 0; i < boot_memory_count() && !rsdp; i++) {
+		const struct memory_range *range = boot_memory_get(i);
+
+		if (range->type == MEMORY_ACPI)
+			rsdp = rsdp_find(range->start, range->end);
+	}
+	if (!rsdp)
+		return false;
+	wakeup->rsdp = (uint64_t)rsdp;
+	wide = rsdp->revision >= 2 && rsdp->xsdt;
+	root = (const void *)(wide ? rsdp->xsdt : (uint64_t)rsdp->rsdt);
+	wakeup->sums_right = sum_is_zero(root, root->length) &&
+		(rsdp->revision < 2 || sum_is_zero(rsdp, rsdp->length));
+	for (uint32_t at = sizeof(*root); at < root->length; at += wide ? 8 : 4) {
+		const struct header *table =
+			(const void *)(wide ? field64(root, at) : field32(root, at));
+
+		if (!string_equal(table->signature, "APIC", 4))
+			continue;
+		wakeup->sums_right &= sum_is_zero(table, table->length);
+		wakeup_read(table, wakeup);
+	}
+	return wakeup->mailbox != 0;
 }
 
 void acpi_power_off(void)

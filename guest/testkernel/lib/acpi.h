@@ -32,6 +32,23 @@ struct acpi_machine {
 /* Reads the tables on the first call. Bails out when there is no MADT. */
 const struct acpi_machine *acpi_machine_get(void);
 
+/* The multiprocessor wakeup structure: ACPI 6.6, section 5.2.12.19. */
+struct acpi_wakeup {
+	uint64_t mailbox;
+	uint64_t reset_vector;
+	uint32_t length;
+	uint32_t version;
+	uint64_t rsdp; /* the one that leads there */
+	uint32_t processors; /* enabled ones that the same MADT names */
+	bool sums_right; /* of the RSDP, its root table and the MADT */
+};
+
+/*
+ * Looks for the structure in the tables that a paravisor has put into ACPI memory, which the
+ * Multiboot memory map names. False when there is none.
+ */
+bool acpi_wakeup_get(struct acpi_wakeup *wakeup);
+
 /* Enters S5. Returns only when the machine does not care. */
 void acpi_power_off(void);
 

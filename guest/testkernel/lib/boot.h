@@ -8,7 +8,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define MEMORY_RAM 1
+#define MEMORY_RAM	1
+#define MEMORY_RESERVED 2
+#define MEMORY_ACPI	3
+#define MEMORY_NVS	4
 
 struct memory_range {
 	uint64_t start;

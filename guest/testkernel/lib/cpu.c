@@ -120,6 +120,11 @@ static bool state_wait(struct cpu *cpu, enum cpu_state state, uint64_t us)
 	return true;
 }
 
+bool cpu_idle_wait(struct cpu *cpu, uint64_t us)
+{
+	return state_wait(cpu, CPU_IDLE, us);
+}
+
 bool cpu_start(struct cpu *cpu)
 {
 	uint64_t page = cpu_trampoline_get();
@@ -135,7 +140,7 @@ bool cpu_start(struct cpu *cpu)
 	return state_wait(cpu, CPU_IDLE, 2000000);
 }
 
-uint32_t cpu_all_start(void)
+uint32_t cpu_all_find(void)
 {
 	const struct acpi_machine *machine = acpi_machine_get();
 
@@ -151,6 +156,12 @@ uint32_t cpu_all_start(void)
 		cpu_prepare(&cpus[count], count, id);
 		count++;
 	}
+	return count;
+}
+
+uint32_t cpu_all_start(void)
+{
+	cpu_all_find();
 	for (uint32_t i = 1; i < count; i++)
 		if (!cpu_start(&cpus[i]))
 			tap_bail("processor %u (APIC id %u) does not start", i, cpus[i].apic_id);

@@ -63,6 +63,12 @@ static inline struct cpu *cpu_self(void)
 void cpu_first_start(void);
 
 /*
+ * Reads the MADT and enables this processor's APIC; the others are known then, but not started.
+ * Returns how many there are in all.
+ */
+uint32_t cpu_all_find(void);
+
+/*
  * Reads the MADT, enables this processor's APIC and starts all others with INIT and SIPI. Returns
  * how many there are in all. Bails out when one does not come.
  */
@@ -71,6 +77,9 @@ uint32_t cpu_count(void);
 
 /* INIT, SIPI, SIPI to one processor. Says whether it came up within two seconds. */
 bool cpu_start(struct cpu *cpu);
+
+/* Waits until a processor that was started has nothing to do; says whether that came to be. */
+bool cpu_idle_wait(struct cpu *cpu, uint64_t us);
 
 /* The page that a SIPI vector names, with the trampoline in it. */
 uint64_t cpu_trampoline_get(void);

@@ -42,7 +42,7 @@ real_enter:
 	lretl
 
 	.code16
-	.globl real_start, real_handler, real_data, real_end
+	.globl real_start, real_handler, real_undefined, real_data, real_end
 	.balign 16
 real_start:
 	movw $SEGMENT_DATA16, %ax
@@ -77,6 +77,7 @@ real_start:
 	cpuid
 	movl %ebx, 8(%si)
 	movl %edi, %ebx
+	vmmcall
 	movl %cr0, %eax
 	orl $CR0_PE, %eax
 	movl %eax, %cr0
@@ -84,9 +85,17 @@ real_start:
 real_handler:
 	incl %cs:4(%si)
 	iretw
+/* An instruction of three bytes that there is none of. */
+real_undefined:
+	incl %cs:20(%si)
+	pushw %bp
+	movw %sp, %bp
+	addw $3, 2(%bp)
+	popw %bp
+	iretw
 	.balign 8
 real_data:
-	.skip 20
+	.skip 24
 real_end:
 
 	.code32

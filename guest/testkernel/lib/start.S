@@ -88,6 +88,7 @@ start64:
 1:	hlt
 	jmp 1b
 
+	.globl start64_ap
 start64_ap:
 	movl $APIC_BASE_ADDRESS + APIC_ID, %eax
 	movl (%rax), %eax
@@ -125,6 +126,7 @@ boot_gdt:
 	.quad 0x00009b000000ffff /* 16-bit code, base 0 */
 	.quad 0x000093000000ffff /* 16-bit data, base 0 */
 boot_gdt_end:
+	.globl boot_gdt_pointer
 boot_gdt_pointer:
 	.word boot_gdt_end - boot_gdt - 1
 	.long boot_gdt

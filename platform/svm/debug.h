@@ -1,0 +1,70 @@
+/*
+ * The debug registers of a VP on SVM, and single steps of Parapet's own: everything that reads or
+ * writes DR0 to DR7 or sets TF for itself. Each access passes the gate of core/regs.
+ */
+#ifndef PARAPET_SVM_DEBUG_H
+#define PARAPET_SVM_DEBUG_H
+
+#include <parapet/platform.h>
+#include "core/regs/regs.h"
+#include "platform/svm/vmcb.h"
+
+enum svm_step {
+	SVM_STEP_NONE,
+	SVM_STEP_IRET, /* the end of the guest's NMI handler */
+	SVM_STEP_MOVE, /* a MOV to DR0-DR3 that Parapet wanted to see first */
+};
+
+struct svm_debug {
+	struct vmcb *vmcb;
+	struct insn_registers *registers;
+	struct regs_gate gate;
+	uint64_t hits; /* bits of DR6: what the instruction being carried out has run into */
+
+	/* While Parapet lets the guest take one step. */
+	enum svm_step step;
+	uint64_t guest_flags; /* what the guest had in TF and IF */
+	uint64_t guest_status; /* what it had in DR6, if dr6_is_ours */
+	bool dr6_is_ours;
+	uint8_t move_register; /* SVM_STEP_MOVE: a general register that holds something else */
+	uint64_t move_value; /* what belongs there */
+
+	/* DR0-DR3 whose value the guest must not arm: see svm_debug_init_platform. */
+	uint8_t parked; /* a bit for each */
+	uint64_t parked_value[4];
+};
+
+/*
+ * Once, at start: finds out whether this processor leaves breakpoints armed at an exit. QEMU 7.2's
+ * does, against AMD64 APM volume 2, 15.6: then writes of DR0-DR3 are looked at, so that none names
+ * an address between guarded_text_start and _end, where Parapet could not survive a #DB.
+ */
+void svm_debug_init_platform(void);
+
+/* For a new VP. Its control block and registers stay where they are. */
+void svm_debug_create(
+	struct svm_debug *debug, struct vmcb *vmcb, struct insn_registers *registers);
+
+/* Back to INIT state, but for DR0-DR3 (svm_debug_clear_addresses) and the control block's fields. */
+void svm_debug_reset(struct svm_debug *debug);
+
+/* On the VP's own processor: DR0-DR3 as after INIT. */
+void svm_debug_clear_addresses(struct svm_debug *debug);
+
+/* platform_ops.step, .note_access, .finish_instruction and .move_debug_register. */
+void svm_debug_step(struct svm_debug *debug, enum svm_step step);
+void svm_debug_note_access(
+	struct svm_debug *debug, enum regs_access access, uint64_t address, uint32_t size);
+bool svm_debug_finish_instruction(struct svm_debug *debug);
+bool svm_debug_move(struct svm_debug *debug, const struct insn *insn);
+
+/* Before an entry. */
+void svm_debug_enter(struct svm_debug *debug);
+
+/*
+ * After an exit, before it is decoded: tells the gate, and calls off a step that another exit came
+ * between. True if the exit has been dealt with or decoded here, into *exit.
+ */
+bool svm_debug_exit(struct svm_debug *debug, struct vp_exit *exit);
+
+#endif
