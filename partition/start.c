@@ -107,9 +107,12 @@ bool start_serve(struct vp *vp)
 			if (!wakeup_check(vp)) {
 				return false;
 			}
-			/* A SIPI in this very moment loses: the processor is started already. */
-			atomic_u32_store(&vp->start, VP_START_RUNNING, memory_order_release);
-			return true;
+			/* An INIT that came meanwhile goes first: the loop carries it out. */
+			if (atomic_u32_compare_exchange(&vp->start, &word, VP_START_RUNNING,
+				    memory_order_acq_rel)) {
+				return true;
+			}
+			break;
 		case VP_START_INIT:
 			carry_out_init(vp);
 			if (atomic_u32_compare_exchange(&vp->start, &word, VP_START_WAIT,

@@ -60,6 +60,41 @@ void *memory_take_stack(uint64_t bytes)
 	return guard + PAGE_SIZE + bytes;
 }
 
+extern const uint8_t image_text_start[], image_text_end[];
+
+/* `writable`, `executable`: what the levels above allow. */
+static void check_table(uint64_t table, int level, uint64_t base, bool writable, bool executable)
+{
+	const uint64_t *entries = memory_pointer(HPA(table & PTE_ADDRESS));
+
+	for (uint64_t i = 0; i < 512; i++) {
+		uint64_t entry = entries[i];
+		uint64_t address = base + (i << (PAGE_BITS + 9 * (level - 1)));
+		bool may_write = writable && (entry & PTE_WRITE);
+		bool may_execute = executable && !(entry & PTE_NX);
+
+		if (level == 4 && i >= 256) {
+			address |= 0xffff000000000000; /* canonical */
+		}
+		if (!(entry & PTE_PRESENT)) {
+			continue;
+		}
+		if (level > 1 && !(entry & PTE_LARGE)) {
+			check_table(entry, level - 1, address, may_write, may_execute);
+		} else if (may_execute &&
+			(may_write || address < (uint64_t)image_text_start ||
+				address >= (uint64_t)image_text_end)) {
+			fault_stop("page 0x%lx may be executed%s", address,
+				may_write ? " and written" : ", but is not text");
+		}
+	}
+}
+
+void memory_check_permissions(void)
+{
+	check_table(asm_read_cr3(), 4, 0, true, true);
+}
+
 void memory_close(void)
 {
 	region.closed = true;

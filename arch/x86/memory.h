@@ -16,6 +16,12 @@ void *memory_take(uint64_t bytes, uint64_t align);
 /* A stack of `bytes` with an unmapped page below it; returns its top, 16-aligned. */
 void *memory_take_stack(uint64_t bytes);
 
+/*
+ * Checks the whole address space: no page both writable and executable, and none executable but the
+ * image's text. Stops Parapet otherwise.
+ */
+void memory_check_permissions(void);
+
 void memory_close(void);
 uint64_t memory_left(void);
 

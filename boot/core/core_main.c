@@ -439,10 +439,14 @@ void core_main(const void *tree)
 		end_refuse(&partition);
 	}
 	/* Only now: each goes straight into its run loop, where everything must be ready. */
+	if (cpu_count() > 1 && !memory_map_is_ram(&guest_map, AP_PAGE, PAGE_SIZE)) {
+		refuse("there is no RAM at 32 KiB, where other processors would start");
+	}
 	ap_start_all(HPA(AP_PAGE), partition.tsc_hz, run_processor);
 	log_info("I %lu KiB of Parapet's memory are left; TSC %lu kHz, APIC timer %lu kHz",
 		memory_left() / 1024, partition.tsc_hz / 1000, partition.apic_timer_hz / 1000);
 	memory_close();
+	memory_check_permissions();
 	/* The stack of the start has no guard page below it. */
 	cpu_switch_stack(cpu_this()->stack_top, run_first, partition.vp[0]);
 }

@@ -4,7 +4,7 @@
 cd "$(dirname "$0")/../.." || exit 1
 . tests/qemu/common.inc
 
-mode bare && mode paravisor || { finish; echo "# needs both machines"; exit 0; }
+{ mode bare && mode paravisor; } || { finish; echo "# needs both machines"; exit 0; }
 
 # tables MODE VERSION CPUS [QEMU OPTIONS...]: boots, and decodes what the guest prints of its tables
 tables() {
@@ -16,11 +16,12 @@ tables() {
 	shift 3
 	run "$t_mode" 120 --cpus "$t_cpus" --kernel "$image" --initrd "$GUEST/initrd.img" \
 		--append "console=ttyS0 panic=-1 demo.run=none demo.acpi" "$@"
-	rm -rf "$WORK/$t_mode"
+	rm -rf "${WORK:?}/$t_mode"
 	mkdir "$WORK/$t_mode"
-	for table in $(sed -n 's/^demo: acpi \([A-Z0-9]*\) .*/\1/p' "$WORK/out" | sort -u); do
+	sed -n 's/^demo: acpi \([A-Z0-9]*\) .*/\1/p' "$WORK/out" | sort -u >"$WORK/found"
+	while read -r table; do
 		sed -n "s/^demo: acpi $table //p" "$WORK/out" | base64 -d >"$WORK/$t_mode/$table"
-	done
+	done <"$WORK/found"
 	[ "$status" -eq 0 ] && printed '^demo: ok$' && [ -s "$WORK/$t_mode/APIC" ]
 }
 

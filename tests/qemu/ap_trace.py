@@ -4,7 +4,8 @@
 usage: ap_trace.py FILE STARTS [OVERLAP]
 
 Each start must be one span from the request to the first instruction, with its named steps in order;
-there must be exactly STARTS of them, and at some moment at least OVERLAP (1) under way.
+there must be exactly STARTS of them, and at some moment at least OVERLAP (1) under way. Drawn are the
+spans around the busiest moment.
 """
 
 import json
@@ -12,6 +13,7 @@ import sys
 
 STEPS = ["AP requested", "AP accepted", "AP started", "AP running"]
 WIDTH = 60
+LINES = 8
 
 
 def read_spans(path):
@@ -45,9 +47,14 @@ def read_spans(path):
     return spans
 
 
-def count_overlap(spans):
-    """Counts how many spans were under way at the busiest moment."""
-    return max(sum(t[0] <= times[0] < t[-1] for _, t in spans) for _, times in spans)
+def count_overlap(spans, moment):
+    """Counts how many spans are under way."""
+    return sum(times[0] <= moment < times[-1] for _, times in spans)
+
+
+def find_busiest(spans):
+    """Finds the span at whose request most are under way."""
+    return max(range(len(spans)), key=lambda i: count_overlap(spans, spans[i][1][0]))
 
 
 def draw(spans):
@@ -60,7 +67,7 @@ def draw(spans):
         for mark, time in zip("|a>R", times):
             line[int((time - first) * scale)] = mark
         print(f"# VP {vp:2} {''.join(line)} {times[-1] - times[0]:9.1f} us")
-    print(f"# | requested  a accepted  > started  R running; {last - first:.1f} us in all")
+    print(f"# | requested  a accepted  > started  R running; {last - first:.1f} us from left to right")
 
 
 def main():
@@ -70,8 +77,10 @@ def main():
         spans = read_spans(path)
         if len(spans) != starts:
             raise ValueError(f"{len(spans)} starts, not {starts}")
-        draw(spans)
-        overlap = count_overlap(spans)
+        busiest = find_busiest(spans)
+        first = max(0, min(busiest - LINES // 2, len(spans) - LINES))
+        draw(spans[first : first + LINES])
+        overlap = count_overlap(spans, spans[busiest][1][0])
         print(f"# {overlap} under way at a time")
         if overlap < wanted:
             raise ValueError(f"not {wanted}")

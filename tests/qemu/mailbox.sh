@@ -31,8 +31,8 @@ for cpus in 2 4 8; do
 done
 
 test_kernel 8 "burst"
-ok "eight processors, asked for one after the other"
-drawn 7 2
+ok "eight processors, asked for one after the other while some work"
+drawn $((7 + 20 * 4)) 2
 ok "their starts overlap in the trace"
 
 # --- what waiting costs ----------------------------------------------------------------------------
@@ -63,7 +63,7 @@ ok "one processor at rest for ten seconds"
 alone=$ticks
 parked 8
 ok "eight, of which seven were never started"
-echo "# processor time in 10 s: $alone ms/10 alone, $ticks ms/10 with seven parked"
+echo "# processor time in 10 s: $alone cs alone, $ticks cs with seven parked"
 [ "$ticks" -le $((alone + 100)) ]
 ok "seven parked processors cost next to nothing"
 finish

@@ -34,10 +34,10 @@ started() {
 
 for version in 6.12 6.1; do
 	for cpus in 2 4 8; do
-		linux $version 120 $cpus "demo.run=none" && started $version $cpus
+		linux $version 120 "$cpus" "demo.run=none" && started $version "$cpus"
 		ok "Linux $version, $cpus CPUs: all by the mailbox, not one INIT or SIPI"
-		linux $version 120 $cpus "demo.run=none" -- -cpu max,la57=off &&
-			started $version $cpus
+		linux $version 120 "$cpus" "demo.run=none" -- -cpu max,la57=off &&
+			started $version "$cpus"
 		ok "Linux $version, $cpus CPUs, four levels of page tables: the same"
 	done
 	drawn 7
