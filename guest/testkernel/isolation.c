@@ -73,11 +73,29 @@ static bool page_is_firmware(uint64_t page, const struct memory_range *range)
 	return first != ~0ull && page >= (first & ~(PAGE - 1));
 }
 
+/*
+ * What a paravisor shows of itself on purpose: the page at the reset vector (whoever executes it goes
+ * offline) and, right below it, the page tables that processors start with.
+ */
+static bool page_is_for_starting(uint64_t page)
+{
+	enum { TABLES_MAX = 8 };
+	static struct acpi_wakeup wakeup;
+	static bool looked, found;
+
+	if (!looked) {
+		looked = true;
+		found = acpi_wakeup_get(&wakeup);
+	}
+	return found && page <= wakeup.reset_vector &&
+		page + TABLES_MAX * PAGE > wakeup.reset_vector;
+}
+
 static bool page_is_hidden(uint64_t page)
 {
 	const struct memory_range *range = range_find(page);
 
-	if (boot_memory_is_ram(page, page + PAGE))
+	if (boot_memory_is_ram(page, page + PAGE) || page_is_for_starting(page))
 		return false;
 	return !range || !page_is_firmware(page, range);
 }

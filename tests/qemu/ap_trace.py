@@ -4,8 +4,8 @@
 usage: ap_trace.py FILE STARTS [OVERLAP]
 
 Each start must be one span from the request to the first instruction, with its named steps in order;
-there must be exactly STARTS of them, and at some moment at least OVERLAP (1) under way. Drawn are the
-spans around the busiest moment.
+there must be exactly STARTS of them, and at some moment at least OVERLAP (1) under way. Drawn are all
+spans, or if they are many those at the busiest moment.
 """
 
 import json
@@ -78,9 +78,9 @@ def main():
         if len(spans) != starts:
             raise ValueError(f"{len(spans)} starts, not {starts}")
         busiest = find_busiest(spans)
-        first = max(0, min(busiest - LINES // 2, len(spans) - LINES))
-        draw(spans[first : first + LINES])
-        overlap = count_overlap(spans, spans[busiest][1][0])
+        moment = spans[busiest][1][0]
+        draw([s for s in spans if len(spans) <= LINES or s[1][0] <= moment < s[1][-1]])
+        overlap = count_overlap(spans, moment)
         print(f"# {overlap} under way at a time")
         if overlap < wanted:
             raise ValueError(f"not {wanted}")

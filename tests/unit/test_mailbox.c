@@ -409,6 +409,40 @@ static void test_transitions_out_of_order(void **state)
 	assert_true(mailbox_running(mailbox, 0, 6));
 }
 
+/* SIPI starts a processor that waits for the mailbox: from then on it is one that runs. */
+static void test_started_otherwise(void **state)
+{
+	(void)state;
+	struct mailbox *mailbox = &machine.mailbox;
+	gpa_t vector;
+
+	mailbox_started_otherwise(mailbox, 2);
+	assert_int_equal(mailbox_vp_state(mailbox, 2), MAILBOX_RUNNING);
+	assert_false(mailbox_running(mailbox, 2, 1));
+	assert_int_equal(guest_write(0, 1, apic_id_of(2), 0x1000, 2).outcome, MAILBOX_BAD_RUNNING);
+	/* It may command, and it may leave. */
+	assert_int_equal(guest_write(2, 1, apic_id_of(3), 0x1000, 3).outcome, MAILBOX_WOKEN);
+	assert_true(mailbox_going_offline(mailbox, 2, 4));
+	assert_true(mailbox_parked(mailbox, 2, 5));
+	assert_false(mailbox_park_check(mailbox, 2, 6, &vector));
+
+	/* A wakeup that it has not seen yet lapses, and is not found when it parks again. */
+	assert_int_equal(guest_write(0, 1, apic_id_of(2), 0x2000, 7).outcome, MAILBOX_WOKEN);
+	mailbox_started_otherwise(mailbox, 2);
+	assert_int_equal(mailbox_vp_state(mailbox, 2), MAILBOX_RUNNING);
+	assert_true(mailbox_going_offline(mailbox, 2, 8));
+	assert_true(mailbox_parked(mailbox, 2, 9));
+	assert_false(mailbox_park_check(mailbox, 2, 10, &vector));
+	assert_int_equal(mailbox_vp_state(mailbox, 2), MAILBOX_OFFLINE);
+
+	/* One that runs, or was started by the mailbox at this moment, stays what it is. */
+	mailbox_started_otherwise(mailbox, 0);
+	assert_int_equal(mailbox_vp_state(mailbox, 0), MAILBOX_RUNNING);
+	ap_start(2, 0x3000, 11);
+	mailbox_started_otherwise(mailbox, 2);
+	assert_int_equal(mailbox_vp_state(mailbox, 2), MAILBOX_RUNNING);
+}
+
 static void test_configuration_is_checked(void **state)
 {
 	(void)state;
@@ -832,6 +866,7 @@ int main(void)
 		cmocka_unit_test_setup(test_wakeup_on_the_way_offline, machine_setup),
 		cmocka_unit_test_setup(test_command_changed_while_handled, machine_setup),
 		cmocka_unit_test_setup(test_transitions_out_of_order, machine_setup),
+		cmocka_unit_test_setup(test_started_otherwise, machine_setup),
 		cmocka_unit_test(test_configuration_is_checked),
 		cmocka_unit_test_setup(test_threads_in_order, machine_setup),
 		cmocka_unit_test_setup(test_threads_wake_race, machine_setup),

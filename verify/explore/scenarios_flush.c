@@ -93,43 +93,28 @@ static void coalesced_kicks(uint32_t thread)
 	}
 }
 
-/* Two producers at one queue, ranges; the slots in every state. */
-static void two_producers(uint32_t thread)
-{
-	if (thread < 2) {
-		machine_flush_pages(thread, thread, 1, 1 << 2, false);
-		return;
-	}
-	machine_enter(2, VTL0);
-	machine_access(2, 0);
-	machine_exit(2);
-	machine_enter(2, VTL0);
-	machine_access(2, 1);
-	machine_exit(2);
-}
-
-/* Three positions wanted, two slots: in one queue, from two sides. */
-static void setup_overflow(void)
-{
-	machine_setup();
-	for (uint32_t page = 0; page < 3; page++)
-		machine_prime(2, page);
-}
-
+/* One position more is wanted than there are slots: in one queue, from two sides. */
 static void overflow(uint32_t thread)
 {
 	if (thread == 0) {
-		machine_flush_pages(0, 0, 2, 1 << 2, false);
+		machine_flush_pages(0, 0, FLUSH_RING_SLOTS, 1 << 2, false);
 	} else if (thread == 1) {
-		machine_flush_pages(1, 2, 1, 1 << 2, false);
+		machine_flush_pages(1, FLUSH_RING_SLOTS, 1, 1 << 2, false);
 	} else {
 		machine_enter(2, VTL0);
-		machine_access(2, 1);
+		machine_access(2, 0);
 		machine_exit(2);
 		machine_enter(2, VTL0);
-		machine_access(2, 2);
+		machine_access(2, FLUSH_RING_SLOTS);
 		machine_exit(2);
 	}
+}
+
+static void setup_overflow(void)
+{
+	machine_setup();
+	machine_prime(2, 0);
+	machine_prime(2, FLUSH_RING_SLOTS);
 }
 
 /* One producer goes round the ring; what is in a slot must be what was meant for this turn. */
@@ -156,29 +141,6 @@ static void ring_turns(uint32_t thread)
 	machine_enter(1, VTL0);
 	machine_access(1, 2);
 	machine_exit(1);
-}
-
-/* The same slot used by two producers in turn, the VP between them. */
-static void setup_slot_handed_on(void)
-{
-	machine_setup();
-	for (uint32_t page = 0; page < 3; page++)
-		machine_prime(2, page);
-}
-
-static void slot_handed_on(uint32_t thread)
-{
-	if (thread == 0) {
-		machine_flush_pages(0, 0, 2, 1 << 2, false); /* both slots */
-	} else if (thread == 1) {
-		machine_flush_pages(1, 2, 1, 1 << 2, false); /* the first of them again */
-	} else {
-		machine_enter(2, VTL0);
-		machine_exit(2);
-		machine_enter(2, VTL0);
-		machine_access(2, 2);
-		machine_exit(2);
-	}
 }
 
 /* An entry is withdrawn after the queue was drained. */
@@ -239,10 +201,6 @@ const struct explore_scenario flush_scenarios[] = {
 		NULL},
 	{"flush-coalesced", "two initiators, one kick", 3, false, setup_two_initiators,
 		coalesced_kicks, NULL},
-	{"flush-two-producers", "two producers at one queue", 3, false, setup_two_initiators,
-		two_producers, NULL},
 	{"flush-overflow", "more ranges than slots", 3, false, setup_overflow, overflow, NULL},
-	{"flush-slot-handed-on", "one slot, two producers in turn", 3, false, setup_slot_handed_on,
-		slot_handed_on, NULL},
 };
 const uint32_t flush_scenario_count = ARRAY_SIZE(flush_scenarios);

@@ -80,9 +80,10 @@ static void overrun(uint32_t thread)
 }
 
 const struct explore_scenario ring_scenarios[] = {
-	{"ring-handed-on", "a slot goes from one producer to the next", 3, true, setup, handed_on,
-		NULL},
-	{"ring-late-producer", "a slot filled after its turn", 3, true, setup, late_producer, NULL},
+	{"ring-handed-on", "a slot goes from one producer to the next", 3, FLUSH_RING_SLOTS == 1,
+		setup, handed_on, NULL},
+	{"ring-late-producer", "a slot filled after its turn", 3, FLUSH_RING_SLOTS == 1, setup,
+		late_producer, NULL},
 	{"ring-overrun", "two producers more than there is room for", 3, true, setup_one_posted,
 		overrun, NULL},
 };

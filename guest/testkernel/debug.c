@@ -1,0 +1,747 @@
+/*
+ * Debug registers and single steps, also over instructions that a hypervisor intercepts: what the
+ * processor answers, to the last bit of DR6. What the manual says is checked; everything is also
+ * printed as "# answer", so that the bare machine and a paravisor can be compared line by line.
+ *
+ *	storm=N		hits for each processor while IPIs and NMIs storm (2000)
+ *	sweep=N		step in bytes through the linear addresses of a paravisor's text (41)
+ */
+#include "acpi.h"
+#include "apic.h"
+#include "boot.h"
+#include "clock.h"
+#include "cpu.h"
+#include "machine.h"
+#include "print.h"
+#include "tap.h"
+#include "trap.h"
+
+#define FLAG_RF (1ull << 16)
+#define CR4_DE	(1ull << 3)
+
+#define DR6_STEP  0x4000u
+#define DR7_FIXED 0x400u
+
+#define ON_EXECUTE 0u
+#define ON_WRITE   1u
+#define ON_PORT	   2u
+#define ON_ACCESS  3u
+
+#define VECTOR_STORM 0x42
+
+/* DR7 for one breakpoint; `size` is 1, 2, 4 or 8 bytes. */
+static uint64_t arm(uint32_t index, uint32_t type, uint32_t size)
+{
+	uint64_t length = size == 8 ? 2 : size - 1;
+
+	return DR7_FIXED | 2ull << 2 * index | (uint64_t)(type | length << 2) << (16 + 4 * index);
+}
+
+#define DEBUG_REGISTER(number)                                                                     \
+	static inline uint64_t dr##number##_read(void)                                             \
+	{                                                                                          \
+		uint64_t value;                                                                    \
+                                                                                                   \
+		__asm__ volatile("mov %%db" #number ", %0" : "=r"(value) : : "memory");            \
+		return value;                                                                      \
+	}                                                                                          \
+	static inline void dr##number##_write(uint64_t value)                                      \
+	{                                                                                          \
+		__asm__ volatile("mov %0, %%db" #number : : "r"(value) : "memory");                \
+	}
+
+DEBUG_REGISTER(0)
+DEBUG_REGISTER(1)
+DEBUG_REGISTER(2)
+DEBUG_REGISTER(3)
+DEBUG_REGISTER(6)
+DEBUG_REGISTER(7)
+#undef DEBUG_REGISTER
+
+/* --- what #DB leaves behind, on each processor ------------------------------------------------------ */
+
+#define EVENTS 24u
+
+struct seen {
+	_Alignas(64) uint64_t count; /* of #DB */
+	uint64_t strange; /* with a DR6 that was not `wanted` */
+	uint64_t wanted;
+	uint64_t nmis;
+	uint64_t nmis_stepping; /* that came while TF was set */
+	struct {
+		uint64_t rip, dr6, flags;
+	} event[EVENTS];
+};
+
+static struct seen all_seen[CPU_COUNT_MAX];
+
+static void debug_handle(struct trap_frame *frame)
+{
+	struct seen *seen = &all_seen[cpu_self()->number];
+	uint64_t dr6 = dr6_read();
+
+	if (seen->count < EVENTS) {
+		seen->event[seen->count].rip = frame->rip;
+		seen->event[seen->count].dr6 = dr6;
+		seen->event[seen->count].flags = frame->rflags;
+	}
+	seen->count++;
+	seen->strange += (dr6 & 0xe00f) != seen->wanted;
+	dr6_write(0);
+	/* A breakpoint on an instruction comes before it: do not stop there again. */
+	frame->rflags |= FLAG_RF;
+}
+
+static void nmi_handle(struct trap_frame *frame)
+{
+	struct seen *seen = &all_seen[cpu_self()->number];
+
+	seen->nmis++;
+	seen->nmis_stepping += (frame->rflags & FLAG_TF) != 0;
+}
+
+static volatile uint32_t interrupts;
+
+static void interrupt_handle(struct trap_frame *frame)
+{
+	(void)frame;
+	interrupts++;
+	apic_eoi();
+}
+
+static struct seen *seen_reset(void)
+{
+	struct seen *seen = &all_seen[cpu_self()->number];
+
+	memset(seen, 0, sizeof(*seen));
+	dr6_write(0);
+	return seen;
+}
+
+/* Shows what has happened since seen_reset; addresses count from `origin` where they are near. */
+static void answer(const char *name, uint64_t origin)
+{
+	const struct seen *seen = &all_seen[cpu_self()->number];
+
+	print("# answer %s: %lu #DB", name, seen->count);
+	for (uint32_t i = 0; i < seen->count && i < EVENTS; i++) {
+		uint64_t distance = seen->event[i].rip - origin;
+
+		if (distance < 256)
+			print(" +%lu/%lx%s", distance, seen->event[i].dr6,
+				seen->event[i].flags & FLAG_TF ? "t" : "");
+		else
+			print(" -/%lx", seen->event[i].dr6);
+	}
+	print("\n");
+}
+
+static void answer_value(const char *name, uint64_t value)
+{
+	print("# answer %s: %lx\n", name, value);
+}
+
+/* --- code to be watched ------------------------------------------------------------------------------ */
+
+/* Each is called with RDI = port or address; labels that end in _at are where breakpoints go. */
+#define SNIPPET(name, before, instruction)                                                         \
+	extern const char name[], name##_at[], name##_next[];                                      \
+	__asm__(".pushsection .text\n" #name ":\n" before "\n" #name "_at:\n" instruction          \
+		"\n" #name "_next:\n\tnop\n\tret\n.popsection\n")
+
+SNIPPET(snippet_nop, "nop", "nop");
+SNIPPET(snippet_cpuid, "xor %eax, %eax; xor %ecx, %ecx", "cpuid");
+SNIPPET(snippet_in_open, "mov $0x61, %edx", "in %dx, %al");
+SNIPPET(snippet_in_closed, "mov $0xcf8, %edx", "in %dx, %eax");
+SNIPPET(snippet_out_open, "mov $0x80, %edx", "out %al, %dx");
+SNIPPET(snippet_out_closed, "mov $0xcf8, %edx; xor %eax, %eax", "out %eax, %dx");
+SNIPPET(snippet_rdmsr, "mov $0xc0000080, %ecx", "rdmsr");
+SNIPPET(snippet_wrmsr, "mov $0xc0000080, %ecx; rdmsr", "wrmsr");
+SNIPPET(snippet_rdmsr_open, "mov $0xc0000100, %ecx", "rdmsr");
+SNIPPET(snippet_rdtsc, "nop", "rdtsc");
+SNIPPET(snippet_apic_write, "mov $0xfee000b0, %edx; xor %eax, %eax", "mov %eax, (%rdx)");
+SNIPPET(snippet_apic_read, "mov $0xfee00020, %edx", "mov (%rdx), %eax");
+SNIPPET(snippet_apic_add, "mov $0xfee00080, %edx", "addl $0, (%rdx)");
+SNIPPET(snippet_apic_from_memory, "mov $0xfee00080, %edi; lea watched(%rip), %rsi", "movsl");
+SNIPPET(snippet_insl, "mov $0xcf8, %edx; lea watched(%rip), %rdi", "insl");
+SNIPPET(snippet_rep_insl, "mov $0xcf8, %edx; lea watched(%rip), %rdi; mov $4, %ecx", "rep insl");
+SNIPPET(snippet_rep_stosl, "mov $0xfee00080, %edi; mov $3, %ecx; xor %eax, %eax", "rep stosl");
+SNIPPET(snippet_icebp, "nop", ".byte 0xf1");
+SNIPPET(snippet_int3, "nop", "nop");
+SNIPPET(snippet_sti, "nop", "sti; nop; cli");
+SNIPPET(snippet_sti_cpuid, "xor %eax, %eax; xor %ecx, %ecx", "sti; cpuid; cli");
+SNIPPET(snippet_mov_ss, "mov %ss, %edx; xor %eax, %eax; xor %ecx, %ecx", "mov %edx, %ss; cpuid");
+SNIPPET(snippet_pop_ss_watch, "mov $0x10, %eax; mov %eax, watched(%rip)",
+	"mov watched(%rip), %ss; nop; nop");
+SNIPPET(snippet_mov_dr, "mov $0x1234000, %eax", "mov %rax, %db1");
+SNIPPET(snippet_mov_from_dr, "nop", "mov %db1, %rax");
+SNIPPET(snippet_pushf, "pushfq", "popfq");
+SNIPPET(snippet_hlt, "sti", "hlt; cli");
+SNIPPET(snippet_self_nmi, "mov $0xfee00300, %edx; mov $0x44400, %eax", "mov %eax, (%rdx)");
+SNIPPET(snippet_write, "nop", "movq $1, watched(%rip)");
+SNIPPET(snippet_read, "nop", "mov watched(%rip), %rax");
+SNIPPET(snippet_wbinvd, "nop", "wbinvd");
+
+volatile uint64_t watched[8] __attribute__((aligned(64)));
+
+static void call(const void *code)
+{
+	__asm__ volatile(
+		"push %%rbx; call *%0; pop %%rbx"
+		:
+		: "r"(code)
+		: "rax", "rcx", "rdx", "rsi", "rdi", "r8", "r9", "r10", "r11", "memory", "cc");
+}
+
+/* Calls it with TF set. */
+static void step(const void *code)
+{
+	__asm__ volatile(
+		"push %%rbx\n"
+		"pushfq\n"
+		"orq $0x100, (%%rsp)\n"
+		"popfq\n"
+		"call *%0\n"
+		"pushfq\n"
+		"andq $~0x100, (%%rsp)\n"
+		"popfq\n"
+		"pop %%rbx\n"
+		:
+		: "r"(code)
+		: "rax", "rcx", "rdx", "rsi", "rdi", "r8", "r9", "r10", "r11", "memory", "cc");
+}
+
+struct piece {
+	const char *name;
+	const char *code, *at, *next;
+};
+
+#define PIECE(text, name)                                                                          \
+	{                                                                                          \
+		text, name, name##_at, name##_next                                                 \
+	}
+
+static const struct piece pieces[] = {
+	PIECE("NOP", snippet_nop),
+	PIECE("CPUID", snippet_cpuid),
+	PIECE("IN, open port", snippet_in_open),
+	PIECE("IN, mediated port", snippet_in_closed),
+	PIECE("OUT, open port", snippet_out_open),
+	PIECE("OUT, mediated port", snippet_out_closed),
+	PIECE("RDMSR", snippet_rdmsr),
+	PIECE("WRMSR", snippet_wrmsr),
+	PIECE("RDMSR, open", snippet_rdmsr_open),
+	PIECE("RDTSC", snippet_rdtsc),
+	PIECE("write to the APIC", snippet_apic_write),
+	PIECE("read from the APIC", snippet_apic_read),
+	PIECE("read, change and write in the APIC", snippet_apic_add),
+	PIECE("MOVS to the APIC", snippet_apic_from_memory),
+	PIECE("INS", snippet_insl),
+	PIECE("MOV to DR1", snippet_mov_dr),
+	PIECE("MOV from DR1", snippet_mov_from_dr),
+	PIECE("WBINVD", snippet_wbinvd),
+};
+
+#define PIECES (sizeof(pieces) / sizeof(pieces[0]))
+
+/* --- single steps ------------------------------------------------------------------------------------ */
+
+static bool stepped_once(const struct seen *seen, const char *address)
+{
+	uint32_t times = 0;
+
+	for (uint32_t i = 0; i < seen->count && i < EVENTS; i++)
+		times += seen->event[i].rip == (uint64_t)address &&
+			(seen->event[i].dr6 & 0xe00f) == DR6_STEP;
+	return times == 1;
+}
+
+static void step_test(void)
+{
+	for (uint32_t i = 0; i < PIECES; i++) {
+		struct seen *seen = seen_reset();
+
+		seen->wanted = DR6_STEP;
+		step(pieces[i].code);
+		answer(pieces[i].name, (uint64_t)pieces[i].code);
+		tap_check(stepped_once(seen, pieces[i].at) && stepped_once(seen, pieces[i].next) &&
+				!seen->strange,
+			"single step over %s: one trap before, one after", pieces[i].name);
+	}
+	dr1_write(0);
+}
+
+static void step_special(const char *name, const char *code)
+{
+	seen_reset();
+	step(code);
+	answer(name, (uint64_t)code);
+}
+
+static void step_special_test(void)
+{
+	static const char *const cut[] = {snippet_rep_insl, snippet_rep_stosl};
+	struct seen *seen = &all_seen[0];
+
+	for (uint32_t i = 0; i < 2; i++) {
+		uint32_t times = 0;
+		const char *at = i ? snippet_rep_stosl_at : snippet_rep_insl_at;
+
+		step_special(i ? "REP STOS to the APIC" : "REP INS", cut[i]);
+		for (uint32_t n = 0; n < seen->count && n < EVENTS; n++)
+			times += seen->event[n].rip == (uint64_t)at;
+		tap_equal(times, i ? 3 : 4,
+			i ? "REP STOS to the APIC: a trap after each element"
+			  : "REP INS: a trap after each element");
+	}
+	step_special("ICEBP", snippet_icebp);
+	step_special("STI", snippet_sti);
+	step_special("STI, CPUID", snippet_sti_cpuid);
+	step_special("MOV SS, CPUID", snippet_mov_ss);
+	step_special("PUSHF, POPF", snippet_pushf);
+
+	/* The timer ends the HLT; where it comes is not always the same, the traps are. */
+	interrupts = 0;
+	seen = seen_reset();
+	apic_timer_start(VECTOR_STORM, 20000);
+	step(snippet_hlt);
+	tap_check(clock_wait_for(interrupts == 1, 1000000) || interrupts == 1,
+		"single step over HLT: the interrupt comes");
+	print("# answer HLT: %lu #DB\n", seen->count);
+
+	seen = seen_reset();
+	step(snippet_self_nmi);
+	clock_wait_for(seen->nmis != 0, 1000000);
+	answer("an NMI to oneself", (uint64_t)snippet_self_nmi);
+	tap_equal(seen->nmis, 1, "single step over an NMI to oneself: the NMI comes");
+	tap_check(stepped_once(seen, snippet_self_nmi_next),
+		"and the trap after the instruction that sent it");
+}
+
+/* An instruction that faults has no trap behind it. */
+static void vmmcall_run(void *argument)
+{
+	(void)argument;
+	__asm__ volatile("pushfq; orq $0x100, (%%rsp); popfq; vmmcall" : : : "rax", "memory", "cc");
+}
+
+static void faults_test(void)
+{
+	seen_reset();
+	answer_value("VMMCALL under TF raises", (uint64_t)trap_catch(vmmcall_run, NULL));
+}
+
+/* --- breakpoints on instructions ----------------------------------------------------------------------- */
+
+static void execute_test(void)
+{
+	for (uint32_t i = 0; i < PIECES; i++) {
+		struct seen *seen = seen_reset();
+		uint32_t index = i % 4 == 1 ? 2 : i % 4; /* DR1 is written by one of the pieces */
+		uint32_t right = 0;
+
+		seen->wanted = 1u << index;
+		if (index == 0)
+			dr0_write((uint64_t)pieces[i].at);
+		else if (index == 2)
+			dr2_write((uint64_t)pieces[i].at);
+		else
+			dr3_write((uint64_t)pieces[i].at);
+		dr7_write(arm(index, ON_EXECUTE, 1));
+		for (uint32_t n = 0; n < 20; n++)
+			call(pieces[i].code);
+		dr7_write(DR7_FIXED);
+		for (uint32_t n = 0; n < 20; n++)
+			right += seen->event[n].rip == (uint64_t)pieces[i].at;
+		answer_value(pieces[i].name, seen->count);
+		tap_check(seen->count == 20 && right == 20 && !seen->strange,
+			"breakpoint on %s: hit before it, each time", pieces[i].name);
+	}
+	dr0_write(0);
+	dr1_write(0);
+	dr2_write(0);
+	dr3_write(0);
+}
+
+/* --- watchpoints ---------------------------------------------------------------------------------------- */
+
+static void watch(const char *name, const char *code, uint64_t address, uint32_t type,
+	uint32_t size, uint64_t hits)
+{
+	struct seen *seen = seen_reset();
+
+	seen->wanted = 1;
+	dr0_write(address);
+	dr7_write(arm(0, type, size));
+	for (uint32_t n = 0; n < 5; n++)
+		call(code);
+	dr7_write(DR7_FIXED);
+	dr0_write(0);
+	answer(name, (uint64_t)code);
+	tap_check(seen->count == hits && !seen->strange, "%s: %lu hits (%lu)", name, hits,
+		seen->count);
+}
+
+static void watch_test(void)
+{
+	uint64_t memory = (uint64_t)watched;
+
+	watch("write, watched for writes", snippet_write, memory, ON_WRITE, 8, 5);
+	watch("write, watched for any access", snippet_write, memory, ON_ACCESS, 8, 5);
+	watch("read, watched for writes", snippet_read, memory, ON_WRITE, 8, 0);
+	watch("read, watched for any access", snippet_read, memory, ON_ACCESS, 8, 5);
+	watch("write, its last byte watched", snippet_write, memory + 7, ON_WRITE, 1, 5);
+	watch("write, the byte behind watched", snippet_write, memory + 8, ON_WRITE, 1, 0);
+	watch("write, four bytes watched", snippet_write, memory + 4, ON_WRITE, 4, 5);
+	watch("EOI, watched for writes", snippet_apic_write, 0xfee000b0, ON_WRITE, 4, 5);
+	watch("EOI, its neighbour watched", snippet_apic_write, 0xfee000b4, ON_WRITE, 4, 0);
+	watch("APIC id, watched for any access", snippet_apic_read, 0xfee00020, ON_ACCESS, 4, 5);
+	watch("APIC id, watched for writes", snippet_apic_read, 0xfee00020, ON_WRITE, 4, 0);
+	watch("TPR changed, watched for writes", snippet_apic_add, 0xfee00080, ON_WRITE, 4, 5);
+	watch("MOVS to the APIC, target watched", snippet_apic_from_memory, 0xfee00080, ON_WRITE, 4,
+		5);
+	watch("MOVS to the APIC, source watched", snippet_apic_from_memory, memory, ON_ACCESS, 4,
+		5);
+	watch("INS, target watched", snippet_insl, memory, ON_WRITE, 4, 5);
+	watch("CPUID with a watchpoint", snippet_cpuid, memory, ON_ACCESS, 8, 0);
+
+	/* A watchpoint and a step at the same instruction: one trap that tells of both. */
+	seen_reset();
+	dr0_write(0xfee000b0);
+	dr7_write(arm(0, ON_WRITE, 4));
+	step(snippet_apic_write);
+	dr7_write(DR7_FIXED);
+	answer("EOI, watched and stepped", (uint64_t)snippet_apic_write);
+	seen_reset();
+	dr0_write(memory);
+	dr7_write(arm(0, ON_ACCESS, 4));
+	call(snippet_pop_ss_watch);
+	dr7_write(DR7_FIXED);
+	answer("MOV SS from watched memory", (uint64_t)snippet_pop_ss_watch);
+	dr0_write(0);
+}
+
+static void port_test(void)
+{
+	uint64_t cr4 = cr4_read();
+
+	cr4_write(cr4 | CR4_DE);
+	watch("OUT, open port watched", snippet_out_open, 0x80, ON_PORT, 1, 5);
+	watch("IN, open port watched", snippet_in_open, 0x61, ON_PORT, 1, 5);
+	watch("IN, open port's neighbour watched", snippet_in_open, 0x62, ON_PORT, 1, 0);
+	watch("OUT, mediated port watched", snippet_out_closed, 0xcf8, ON_PORT, 4, 5);
+	watch("IN, mediated port watched", snippet_in_closed, 0xcf8, ON_PORT, 4, 5);
+	watch("IN, mediated port's neighbour watched", snippet_in_closed, 0xcfc, ON_PORT, 4, 0);
+	watch("INS, mediated port watched", snippet_insl, 0xcf8, ON_PORT, 4, 5);
+	cr4_write(cr4);
+}
+
+/* --- the registers themselves ----------------------------------------------------------------------------- */
+
+static void dr4_run(void *argument)
+{
+	uint64_t value;
+
+	/* MOV from DR4 and DR5: older assemblers have no names for them. */
+	if (argument)
+		__asm__ volatile(".byte 0x0f, 0x21, 0xe8" : "=a"(value) : : "memory");
+	else
+		__asm__ volatile(".byte 0x0f, 0x21, 0xe0" : "=a"(value) : : "memory");
+	watched[7] = value;
+}
+
+static void dr6_high_run(void *argument)
+{
+	dr6_write((uint64_t)argument);
+}
+
+static void dr7_high_run(void *argument)
+{
+	dr7_write((uint64_t)argument);
+}
+
+static void dr0_run(void *argument)
+{
+	(void)argument;
+	watched[7] = dr0_read();
+}
+
+static void registers_test(void)
+{
+	uint64_t cr4 = cr4_read();
+	uint32_t kept = 0;
+
+	for (uint32_t i = 0; i < 64; i++) {
+		uint64_t value = 0x123456789abcdef0ull ^ 1ull << i;
+
+		dr0_write(value);
+		dr1_write(value + 1);
+		dr2_write(value + 2);
+		dr3_write(value + 3);
+		cpuid_get(0, 0);
+		kept += dr0_read() == value && dr1_read() == value + 1 && dr2_read() == value + 2 &&
+			dr3_read() == value + 3;
+	}
+	tap_equal(kept, 64, "DR0 to DR3 keep 64 bits over exits");
+	dr0_write(0);
+	dr1_write(0);
+	dr2_write(0);
+	dr3_write(0);
+	dr6_write(0);
+	answer_value("DR6 after writing 0", dr6_read());
+	dr6_write(0xffffffff);
+	answer_value("DR6 after writing ones", dr6_read());
+	cpuid_get(0, 0);
+	answer_value("DR6 after an exit", dr6_read());
+	dr6_write(0);
+	dr7_write(0);
+	answer_value("DR7 after writing 0", dr7_read());
+	dr7_write(0xdfff0000 | 0x300); /* all but the enable bits, GD, and I/O types without DE */
+	answer_value("DR7 after writing types and lengths", dr7_read());
+	cpuid_get(0, 0);
+	answer_value("DR7 after an exit", dr7_read());
+	dr7_write(DR7_FIXED);
+
+	cr4_write(cr4 & ~CR4_DE);
+	dr6_write(0xffff0ff1);
+	tap_equal((uint64_t)trap_catch(dr4_run, NULL), (uint64_t)TRAP_NONE, "without DE, DR4...");
+	tap_equal(watched[7], 0xffff0ff1, "... is DR6");
+	dr6_write(0);
+	dr7_write(0xd0000400);
+	tap_equal((uint64_t)trap_catch(dr4_run, (void *)1), (uint64_t)TRAP_NONE,
+		"without DE, DR5...");
+	tap_equal(watched[7], 0xd0000400, "... is DR7");
+	dr7_write(DR7_FIXED);
+	cr4_write(cr4 | CR4_DE);
+	tap_equal((uint64_t)trap_catch(dr4_run, NULL), TRAP_UD, "with DE, DR4 is #UD");
+	tap_equal((uint64_t)trap_catch(dr4_run, (void *)1), TRAP_UD, "with DE, DR5 is #UD");
+	cr4_write(cr4);
+	tap_equal((uint64_t)trap_catch(dr6_high_run, (void *)(1ull << 32)), TRAP_GP,
+		"a high bit of DR6 is #GP");
+	tap_equal((uint64_t)trap_catch(dr7_high_run, (void *)(1ull << 63)), TRAP_GP,
+		"a high bit of DR7 is #GP");
+	/* DR7.GD: #DB at any MOV with a debug register, on processors that have it. */
+	dr7_write(DR7_FIXED | 1u << 13);
+	answer_value("DR7.GD set, MOV from DR0 raises", (uint64_t)trap_catch(dr0_run, NULL));
+	dr7_write(DR7_FIXED);
+	dr6_write(0);
+}
+
+/* --- a paravisor's own addresses ---------------------------------------------------------------------------- */
+
+#define THEIR_TEXT  0xffffffff80000000ull /* where Parapet's image is in its own address space */
+#define THEIR_DENSE 0x1400u
+#define THEIR_BYTES 0x20000u
+
+static void exits_make(void)
+{
+	cpuid_get(0, 0);
+	apic_write(APIC_EOI, 0);
+	io_read32(0xcf8);
+}
+
+static void sweep_test(uint64_t step_bytes)
+{
+	struct seen *seen = seen_reset();
+	uint64_t kept = 0, tried = 0;
+
+	for (uint64_t offset = 0; offset < THEIR_BYTES; tried++) {
+		uint64_t next = offset + (offset < THEIR_DENSE ? 4 : 4 * step_bytes);
+		uint64_t gap = (next - offset) / 4;
+		uint64_t address = THEIR_TEXT + offset;
+
+		dr0_write(address);
+		dr1_write(address + gap);
+		dr2_write(address + 2 * gap);
+		dr3_write(address + 3 * gap);
+		dr7_write(DR7_FIXED | 0xaa); /* all four, on execution */
+		exits_make();
+		kept += dr0_read() == address && dr1_read() == address + gap &&
+			dr2_read() == address + 2 * gap && dr3_read() == address + 3 * gap;
+		dr7_write(DR7_FIXED);
+		offset = next;
+	}
+	tap_equal(kept, tried, "breakpoints at a paravisor's addresses: registers keep them");
+	tap_equal(seen->count, 0, "and none is hit from there");
+
+	kept = tried = 0;
+	for (uint64_t offset = 0; offset < 4 * THEIR_BYTES; offset += 4096 / 8, tried++) {
+		dr0_write(THEIR_TEXT + offset);
+		dr7_write(arm(0, ON_ACCESS, 8));
+		exits_make();
+		dr7_write(DR7_FIXED);
+	}
+	tap_equal(seen->count, 0, "nor are watchpoints");
+	dr0_write(0);
+	dr1_write(0);
+	dr2_write(0);
+	dr3_write(0);
+}
+
+static _Alignas(4096) uint64_t their_tables[3][512];
+static _Alignas(4096) uint8_t their_page[4096];
+
+/* The same addresses are the guest's too, in its own address space: there its breakpoints work. */
+static void their_address_test(void)
+{
+	uint64_t *top = (uint64_t *)cr3_read();
+	uint64_t at = THEIR_TEXT + 0x8000 + 0x120;
+	struct seen *seen;
+
+	their_tables[0][510] = (uint64_t)their_tables[1] | 3;
+	their_tables[1][0] = (uint64_t)their_tables[2] | 3;
+	for (uint32_t i = 0; i < 64; i++)
+		their_tables[2][i] = (uint64_t)their_page | 3;
+	top[511] = (uint64_t)their_tables[0] | 3;
+	cr3_write(cr3_read());
+	memset(their_page, 0x90, sizeof(their_page));
+	their_page[0x130] = 0xc3;
+
+	seen = seen_reset();
+	seen->wanted = 1;
+	dr0_write(at);
+	dr7_write(arm(0, ON_EXECUTE, 1));
+	for (uint32_t i = 0; i < 100; i++) {
+		call((const void *)(at - 8));
+		exits_make();
+	}
+	dr7_write(DR7_FIXED);
+	tap_check(seen->count == 100 && !seen->strange,
+		"a breakpoint of the guest's at such an address: 100 hits (%lu)", seen->count);
+
+	seen = seen_reset();
+	seen->wanted = 1;
+	at = THEIR_TEXT + 0x20000 + 0x800;
+	dr0_write(at);
+	dr7_write(arm(0, ON_WRITE, 8));
+	for (uint32_t i = 0; i < 100; i++) {
+		*(volatile uint64_t *)at = i;
+		exits_make();
+	}
+	dr7_write(DR7_FIXED);
+	dr0_write(0);
+	tap_check(seen->count == 100 && !seen->strange,
+		"a watchpoint of the guest's there: 100 hits (%lu)", seen->count);
+	top[511] = 0;
+	cr3_write(cr3_read());
+}
+
+/* --- storms -------------------------------------------------------------------------------------------------- */
+
+static uint64_t storm_hits = 2000;
+static _Atomic uint32_t storm_done;
+
+struct storm {
+	_Alignas(64) volatile uint64_t variable;
+	uint64_t writes, hits, strange, steps, nmis, nmis_stepping;
+};
+
+static struct storm storms[CPU_COUNT_MAX];
+
+/* Others are disturbed every now and then: by an interrupt, or by an NMI. */
+static void disturb(uint64_t turn)
+{
+	if (cpu_count() == 1) {
+		if (turn % 16 == 0)
+			apic_ipi_send(0, ICR_SELF | ICR_ASSERT | VECTOR_STORM);
+		return;
+	}
+	if (turn % 16 == 0)
+		apic_ipi_send(0, ICR_OTHERS | ICR_ASSERT | VECTOR_STORM);
+	else if (turn % 16 == 8)
+		apic_ipi_send(0, ICR_OTHERS | ICR_ASSERT | ICR_NMI);
+}
+
+/* One write to the watched variable, and one call of a function with a breakpoint, for each turn. */
+static void storm_run(void *argument)
+{
+	struct storm *storm = argument;
+	struct seen *seen = seen_reset();
+
+	dr0_write((uint64_t)&storm->variable);
+	dr1_write((uint64_t)snippet_nop_at);
+	dr7_write(arm(0, ON_WRITE, 8));
+	seen->wanted = 1;
+	for (uint64_t i = 0; i < storm_hits; i++) {
+		storm->variable = i;
+		disturb(i);
+	}
+	storm->hits = seen->count;
+	seen->count = 0;
+	seen->wanted = 2;
+	dr7_write(arm(1, ON_EXECUTE, 1));
+	for (uint64_t i = 0; i < storm_hits; i++) {
+		call(snippet_nop);
+		disturb(i);
+	}
+	storm->writes = seen->count;
+	dr7_write(DR7_FIXED);
+	/* Ten steps each: CALL, NOP, NOP, NOP, RET, PUSHF, AND, POPF; the POPF that starts has none. */
+	seen->count = 0;
+	seen->wanted = DR6_STEP;
+	for (uint64_t i = 0; i < storm_hits; i++) {
+		step(snippet_nop);
+		disturb(i);
+	}
+	storm->steps = seen->count;
+	storm->strange = seen->strange;
+	storm->nmis = seen->nmis;
+	storm->nmis_stepping = seen->nmis_stepping;
+	dr0_write(0);
+	dr1_write(0);
+	/* Nobody leaves while others still disturb. */
+	atomic_fetch_add_explicit(&storm_done, 1, memory_order_acq_rel);
+	while (atomic_load_explicit(&storm_done, memory_order_acquire) != cpu_count())
+		cpu_relax();
+}
+
+static void storm_test(void)
+{
+	uint64_t nmis = 0, stepping = 0, steps;
+	struct seen *seen = seen_reset();
+
+	step(snippet_nop);
+	steps = seen->count;
+	answer_value("traps for stepping through three NOPs", steps);
+	for (uint32_t i = 1; i < cpu_count(); i++)
+		cpu_call_start(&cpus[i], storm_run, &storms[i]);
+	interrupts_enable();
+	storm_run(&storms[0]);
+	interrupts_disable();
+	for (uint32_t i = 1; i < cpu_count(); i++)
+		cpu_call_wait(&cpus[i]);
+	for (uint32_t i = 0; i < cpu_count(); i++) {
+		tap_equal(storms[i].hits, storm_hits, "a watchpoint in the storm: each write");
+		tap_equal(storms[i].writes, storm_hits, "a breakpoint in the storm: each call");
+		tap_equal(storms[i].steps, storm_hits * steps,
+			"single steps in the storm: each instruction");
+		tap_equal(storms[i].strange, 0, "and DR6 says the right thing each time");
+		nmis += storms[i].nmis;
+		stepping += storms[i].nmis_stepping;
+	}
+	tap_note("%lu NMIs came, %lu of them between two steps", nmis, stepping);
+}
+
+void kernel_main(void)
+{
+	uint64_t sweep = 41;
+
+	apic_enable();
+	trap_handler_set(TRAP_DB, debug_handle);
+	trap_handler_set(TRAP_NMI, nmi_handle);
+	trap_handler_set(VECTOR_STORM, interrupt_handle);
+	boot_number_get("storm", &storm_hits);
+	boot_number_get("sweep", &sweep);
+	tap_note("%s", boot_has_paravisor() ? "under a paravisor" : "on the bare machine");
+	step_test();
+	step_special_test();
+	faults_test();
+	execute_test();
+	watch_test();
+	port_test();
+	registers_test();
+	sweep_test(sweep);
+	their_address_test();
+	cpu_all_start();
+	storm_test();
+}
