@@ -23,7 +23,7 @@ $(GUEST)/demo/busybox: scripts/fetch-busybox
 GUEST_DEMO_CFLAGS := -std=c11 -O2 -Wall -Wextra -Werror -D_GNU_SOURCE -static -no-pie -pthread \
 	-fno-ident
 
-$(GUEST)/demo/storm $(GUEST)/demo/work $(GUEST)/demo/nothing: $(GUEST)/demo/%: guest/demo/%.c $(RULES)
+$(GUEST)/demo/storm $(GUEST)/demo/work $(GUEST)/demo/nothing $(GUEST)/demo/watch: $(GUEST)/demo/%: guest/demo/%.c $(RULES)
 	@mkdir -p $(@D)
 	$(call say,CC,$@)
 	$(Q)$(CC) $(GUEST_DEMO_CFLAGS) -MMD -MP $(PROGRAM_DEPS) -s -Wl,--build-id=none $< -o $@
@@ -34,7 +34,8 @@ $(GUEST)/demo/mkcpio: guest/demo/mkcpio.c $(RULES)
 	$(Q)$(CC) $(HOST_CFLAGS) $(PROGRAM_DEPS) $< -o $@
 
 $(GUEST)/initrd.img: guest/demo/initrd.list guest/demo/init $(GUEST)/demo/mkcpio \
-		$(GUEST)/demo/busybox $(GUEST)/demo/storm $(GUEST)/demo/work $(GUEST)/demo/nothing
+		$(GUEST)/demo/busybox $(GUEST)/demo/storm $(GUEST)/demo/work $(GUEST)/demo/nothing \
+		$(GUEST)/demo/watch
 	$(call say,CPIO,$@)
 	$(Q)sed -e 's|@BUILD@|$(GUEST)/demo|' -e 's|@SOURCE@|guest/demo|' $< | \
 		$(GUEST)/demo/mkcpio > $@.cpio
@@ -80,4 +81,4 @@ $(GUEST)/tests/%.elf: $(GUEST)/tests/%.o $(TK_OBJS) guest/testkernel/lib/link.ld
 	$(Q)objcopy -O elf32-i386 $@.64 $@
 
 -include $(TK_OBJS:.o=.d) $(TK_SRCS:guest/testkernel/%.c=$(GUEST)/tests/%.d) \
-	$(GUEST)/demo/storm.d $(GUEST)/demo/work.d $(GUEST)/demo/nothing.d $(GUEST)/demo/mkcpio.d
+	$(GUEST)/demo/storm.d $(GUEST)/demo/work.d $(GUEST)/demo/nothing.d $(GUEST)/demo/watch.d $(GUEST)/demo/mkcpio.d

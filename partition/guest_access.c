@@ -5,6 +5,9 @@
 #include "partition/guest_access.h"
 #include "partition/wakeup.h"
 
+#define ROM_BASE 0xc0000
+#define ROM_END  0x100000
+
 void *guest_ram(const struct partition *partition, gpa_t gpa, uint64_t bytes)
 {
 	const struct memory_span_list *ram = &partition->ram;
@@ -22,10 +25,18 @@ void *guest_ram(const struct partition *partition, gpa_t gpa, uint64_t bytes)
 	return NULL;
 }
 
+const void *guest_readable(const struct partition *partition, gpa_t gpa, uint64_t bytes)
+{
+	if (gpa.value >= ROM_BASE && gpa.value < ROM_END && bytes <= ROM_END - gpa.value) {
+		return memory_pointer(HPA(gpa.value));
+	}
+	return guest_ram(partition, gpa, bytes);
+}
+
 static bool read_entry(void *arg, gpa_t gpa, void *data, size_t size)
 {
 	struct vp *vp = arg;
-	const void *entry = guest_ram(vp->partition, gpa, size);
+	const void *entry = guest_readable(vp->partition, gpa, size);
 
 	if (!entry) {
 		return false;
@@ -122,7 +133,7 @@ size_t guest_fetch(struct vp *vp, uint8_t bytes[INSN_BYTES_MAX], enum insn_mode 
 			break;
 		}
 
-		const void *ram = guest_ram(vp->partition, walk.gpa, chunk);
+		const void *ram = guest_readable(vp->partition, walk.gpa, chunk);
 
 		if (!ram) {
 			break;

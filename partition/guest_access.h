@@ -11,6 +11,9 @@
 /* A pointer to [gpa, gpa + bytes) if all of it is the guest's RAM, else NULL. */
 void *guest_ram(const struct partition *partition, gpa_t gpa, uint64_t bytes);
 
+/* The same for reading only: the firmware's ROM below 1 MiB too. */
+const void *guest_readable(const struct partition *partition, gpa_t gpa, uint64_t bytes);
+
 /* The guest-physical address of one access (WALK_ bits of walk.h; WALK_USER is added by CPL). */
 enum walk_status guest_translate(
 	struct vp *vp, gva_t address, uint32_t access, struct walk_result *result);

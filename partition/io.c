@@ -36,10 +36,15 @@ bool io_is_open(uint16_t port)
 
 void io_open_range(struct partition *partition, uint16_t first, uint16_t last)
 {
+	uint32_t exit_port = partition->options.exit_port;
+
 	for (uint32_t port = first; port <= last; port++) {
+		if (exit_port && port == exit_port) {
+			continue; /* the guest's end comes by here, and is to be reported */
+		}
 		opened[port / 8] |= (uint8_t)(1u << (port % 8));
+		partition->ops->open_ports((uint16_t)port, (uint16_t)port);
 	}
-	partition->ops->open_ports(first, last);
 }
 
 void io_open(struct partition *partition)

@@ -88,7 +88,7 @@ static bool read_piece(struct access *access, gva_t address, uint32_t size, uint
 		return false;
 	}
 
-	const void *ram = guest_ram(access->vp->partition, gpa, size);
+	const void *ram = guest_readable(access->vp->partition, gpa, size);
 
 	*value = 0;
 	if (ram) {

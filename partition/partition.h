@@ -102,7 +102,7 @@ struct partition_options {
 	struct {
 		uint16_t first;
 		uint16_t last;
-	} allow_io[16];
+	} allow_io[64]; /* as many as the command takes */
 	uint32_t allow_io_count;
 };
 
@@ -139,7 +139,7 @@ static inline void vp_count_event(struct vp *vp, enum block_counter counter)
 /* Runs the VP for ever on the calling processor. */
 void vp_run(struct vp *vp) __attribute__((noreturn));
 
-/* Something the guest may not do: counted, traced, said once per kind with --verbose. */
+/* Something the guest may not do: counted, traced, the first of a kind said with --verbose. */
 void vp_deny(struct vp *vp, enum block_counter counter, uint64_t what);
 
 /* Delivers an exception to the guest, in place of the instruction that exited. */

@@ -41,6 +41,9 @@
 #define CAPABILITY_MSIX	 0x11
 #define CAPABILITIES_MAX 48
 
+#define PM_STATE   3u	      /* D0 to D3, in the power management control register */
+#define PCIE_RESET (1u << 15) /* function-level reset, in device control */
+
 #define BARS	    7 /* six and the ROM */
 #define DEVICES_MAX 64
 
@@ -89,8 +92,8 @@ static uint32_t config_raw(uint16_t bdf, uint32_t offset, uint8_t size, bool wri
 		return write ? (*(volatile uint32_t *)address = value)
 			     : *(volatile uint32_t *)address;
 	}
-	if (offset > 0xff) {
-		return ~0u;
+	if (offset > 0xff || pci.ecam) {
+		return ~0u; /* one way for each machine: window_follow relies on it */
 	}
 	/* Acquire pairs with the release below: address and data belong together. */
 	while (atomic_u32_exchange(&pci.lock, 1, memory_order_acquire)) {
@@ -449,11 +452,17 @@ static bool guest_config_allowed(
 	if (within(offset, device->msix, 4)) { /* its control word */
 		return device->msix_table && offset == device->msix + 2u && size == 2;
 	}
+	/* No reset by either way: the device would forget its addresses, which only firmware sets. */
 	if (within(offset, device->pm, 8)) {
+		*value &= ~PM_STATE;
 		return offset == device->pm + 4u && size <= 2;
 	}
 	if (within(offset, device->pcie, 0x3c)) {
-		return offset == device->pcie + 8u || offset == device->pcie + 0x28u;
+		if (offset == device->pcie + 8u) {
+			*value &= ~PCIE_RESET;
+			return true;
+		}
+		return offset == device->pcie + 0x28u;
 	}
 	return false;
 }

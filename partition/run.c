@@ -27,7 +27,7 @@ void vp_deny(struct vp *vp, enum block_counter counter, uint64_t what)
 
 	vp_count_event(vp, counter);
 	trace_write(&vp->trace, asm_rdtsc(), TRACE_GUEST_DENIED, kind, what);
-	/* The first of a kind on each VP is worth a line; a hostile guest must not flood the log. */
+	/* The first few of a kind on each VP are worth a line; a guest must not flood the log. */
 	if (vp->block->counter[counter] <= 8) {
 		log_info("I VP %u: denied %s 0x%lx, rip 0x%lx", vp->id, names[kind], what,
 			vp->platform->registers.rip);
@@ -144,6 +144,10 @@ static void handle_other(struct vp *vp)
 		vp_deny(vp, COUNTER_DENIED_INSTRUCTION, vp->platform->registers.rip);
 		vp_inject_exception(vp, VECTOR_UD, false, 0);
 		return;
+	case VP_OTHER_REFUSED:
+		log_info("I VP %u: its state is one that no processor runs on, rip 0x%lx", vp->id,
+			vp->platform->registers.rip);
+		end_guest(vp, BLOCK_END_TRIPLE_FAULT, 0);
 	case VP_OTHER_CACHE:
 		asm_wbinvd();
 		vp_skip_instruction(vp);
@@ -213,6 +217,7 @@ static void handle_exit(struct vp *vp)
 		exit_handle_memory(vp);
 		return;
 	case VP_EXIT_NMI:
+		vp_count_event(vp, COUNTER_KICK_RECEIVED);
 		keep_halt_from_sleeping(vp);
 		return;
 	case VP_EXIT_DEBUG:

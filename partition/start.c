@@ -37,8 +37,8 @@ void start_request_sipi(struct vp *from, struct vp *target, uint8_t page)
 			    memory_order_acq_rel)) {
 			if (!from->partition->block->ap_first_request_tsc) {
 				/* Relaxed: see start_request_init. */
-				from->partition->block->ap_first_request_tsc = atomic_u64_load(
-					&target->start_tsc, memory_order_relaxed);
+				from->partition->block->ap_first_request_tsc =
+					atomic_u64_load(&target->start_tsc, memory_order_relaxed);
 			}
 			trace_write(&from->trace, now, TRACE_AP_REQUEST, target->id,
 				(uint64_t)page << PAGE_BITS);
@@ -108,21 +108,21 @@ bool start_serve(struct vp *vp)
 				return false;
 			}
 			/* An INIT that came meanwhile goes first: the loop carries it out. */
-			if (atomic_u32_compare_exchange(&vp->start, &word, VP_START_RUNNING,
-				    memory_order_acq_rel)) {
+			if (atomic_u32_compare_exchange(
+				    &vp->start, &word, VP_START_RUNNING, memory_order_acq_rel)) {
 				return true;
 			}
 			break;
 		case VP_START_INIT:
 			carry_out_init(vp);
-			if (atomic_u32_compare_exchange(&vp->start, &word, VP_START_WAIT,
-				    memory_order_acq_rel)) {
+			if (atomic_u32_compare_exchange(
+				    &vp->start, &word, VP_START_WAIT, memory_order_acq_rel)) {
 				word = VP_START_WAIT;
 			}
 			break;
 		case VP_START_SIPI:
-			if (atomic_u32_compare_exchange(&vp->start, &word, VP_START_RUNNING,
-				    memory_order_acq_rel)) {
+			if (atomic_u32_compare_exchange(
+				    &vp->start, &word, VP_START_RUNNING, memory_order_acq_rel)) {
 				if (!(word & VP_START_INIT_DONE)) {
 					carry_out_init(vp);
 				}

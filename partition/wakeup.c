@@ -50,8 +50,7 @@ static uint32_t find_writable(
 
 	for (uint32_t i = 0; i < map->count && count < RANGES_MAX; i++) {
 		uint64_t first = ALIGN_UP(map->ranges[i].base, PAGE_SIZE);
-		uint64_t last = ALIGN_DOWN(
-			map->ranges[i].base + map->ranges[i].length, PAGE_SIZE);
+		uint64_t last = ALIGN_DOWN(map->ranges[i].base + map->ranges[i].length, PAGE_SIZE);
 
 		if (map->ranges[i].type != MEMORY_RAM || first >= 0x100000) {
 			continue;
@@ -108,8 +107,8 @@ static gpa_t build_acpi(const struct wakeup_pages *pages, const struct acpi *acp
 		return rsdp;
 	}
 
-	enum load_error load_error = acpi_replace_table(acpi, "APIC", pages->tables,
-		GPA(pages->tables.value + half), half, &rsdp, &bytes);
+	enum load_error load_error = acpi_replace_table(
+		acpi, "APIC", pages->tables, GPA(pages->tables.value + half), half, &rsdp, &bytes);
 
 	if (load_error != LOAD_OK) {
 		log_line("W no wakeup mailbox: %s", load_error_text(load_error));
@@ -156,10 +155,10 @@ gpa_t wakeup_init(struct partition *partition, const struct wakeup_pages *pages,
 
 	if (!rsdp.value ||
 		memory_map_reserve(map, pages->mailbox.value, PAGE_SIZE, MEMORY_NVS) != LOAD_OK ||
-		memory_map_reserve(map, pages->ap_pages.value, pages->ap_bytes,
-			MEMORY_RESERVED) != LOAD_OK ||
-		memory_map_reserve(
-			map, pages->tables.value, pages->table_bytes, MEMORY_ACPI) != LOAD_OK) {
+		memory_map_reserve(map, pages->ap_pages.value, pages->ap_bytes, MEMORY_RESERVED) !=
+			LOAD_OK ||
+		memory_map_reserve(map, pages->tables.value, pages->table_bytes, MEMORY_ACPI) !=
+			LOAD_OK) {
 		return GPA(0);
 	}
 	build_mailbox(partition);
@@ -262,8 +261,7 @@ static bool exchange(void *bytes, uint32_t size, uint64_t expected, uint64_t val
 	}
 }
 
-bool wakeup_exchange(
-	struct vp *vp, gpa_t gpa, uint32_t size, uint64_t expected, uint64_t value)
+bool wakeup_exchange(struct vp *vp, gpa_t gpa, uint32_t size, uint64_t expected, uint64_t value)
 {
 	uint64_t now = asm_rdtsc();
 

@@ -12,10 +12,10 @@ struct memory_map;
 
 /* Guest-physical pages that the boot shim set aside, whole pages each. */
 struct wakeup_pages {
-	gpa_t mailbox;	/* one page; ACPI NVS for the guest */
+	gpa_t mailbox; /* one page; ACPI NVS for the guest */
 	gpa_t ap_pages; /* page tables, then the reset vector's page; reserved for the guest */
 	uint64_t ap_bytes;
-	gpa_t tables;	/* room for a MADT, an RSDT and an RSDP; ACPI memory for the guest */
+	gpa_t tables; /* room for a MADT, an RSDT and an RSDP; ACPI memory for the guest */
 	uint64_t table_bytes;
 };
 
@@ -41,8 +41,7 @@ void wakeup_write(struct vp *vp, gpa_t gpa, uint32_t size, uint64_t value);
  * `expected`. False, and nothing written, if another VP was faster: the instruction is to be done
  * again. A kernel may keep a lock in its half of the page.
  */
-bool wakeup_exchange(
-	struct vp *vp, gpa_t gpa, uint32_t size, uint64_t expected, uint64_t value);
+bool wakeup_exchange(struct vp *vp, gpa_t gpa, uint32_t size, uint64_t expected, uint64_t value);
 
 /* A fetch from the page at the reset vector: the guest takes the processor offline. */
 bool wakeup_owns_fetch(gpa_t gpa);

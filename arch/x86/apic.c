@@ -9,9 +9,12 @@
 
 static uint64_t base;
 
-void apic_init(void)
+bool apic_init(void)
 {
-	base = asm_rdmsr(MSR_APIC_BASE) & APIC_BASE_ADDRESS;
+	uint64_t value = asm_rdmsr(MSR_APIC_BASE);
+
+	base = value & APIC_BASE_ADDRESS;
+	return (value & APIC_BASE_ENABLE) && !(value & APIC_BASE_X2APIC);
 }
 
 uint64_t apic_base(void)

@@ -9,8 +9,11 @@
 
 struct cpu;
 
-/* Finds the page (MSR_APIC_BASE). Once, on the boot processor, before anything else here. */
-void apic_init(void);
+/*
+ * Finds the page (MSR_APIC_BASE). Once, on the boot processor, before anything else here. False if the
+ * APIC is not an xAPIC that is switched on.
+ */
+bool apic_init(void);
 
 /* Guest-physical address of the APIC page. */
 uint64_t apic_base(void);

@@ -54,6 +54,19 @@ struct cpu *cpu_create(uint32_t id, uint32_t apic_id)
 	return cpu;
 }
 
+/*
+ * MCE: a #MC is not a shutdown. OSFXSR: hypercalls may bring their input in XMM registers, which are
+ * only read. The rest guards nothing here, where no page is a user's or global; but it is what guests
+ * run with, and QEMU's processor flushes its TLB once more at every entry and exit that changes it.
+ */
+static uint64_t wanted_cr4(void)
+{
+	uint32_t features = asm_cpuid(7, 0).ebx;
+
+	return CR4_PAE | CR4_MCE | CR4_OSFXSR | CR4_PSE | CR4_PGE |
+		(features & (1u << 7) ? CR4_SMEP : 0) | (features & (1u << 20) ? CR4_SMAP : 0);
+}
+
 void cpu_activate(struct cpu *cpu)
 {
 	struct descriptor_pointer gdt = {
@@ -68,7 +81,5 @@ void cpu_activate(struct cpu *cpu)
 	interrupt_load_idt();
 	asm_wrmsr(MSR_GS_BASE, (uint64_t)cpu);
 	asm_write_cr0(CR0_PE | CR0_MP | CR0_ET | CR0_NE | CR0_WP | CR0_PG);
-	/* SMEP and SMAP guard nothing here: Parapet maps no user page. MCE: a #MC is not a shutdown. */
-	/* OSFXSR: hypercalls may bring their input in XMM registers, which are only read. */
-	asm_write_cr4(asm_read_cr4() | CR4_PAE | CR4_MCE | CR4_OSFXSR);
+	asm_write_cr4(asm_read_cr4() | wanted_cr4());
 }

@@ -181,14 +181,31 @@ static void build_guest_map(void)
 	partition.guest_map = &guest_map;
 }
 
-static bool holds_acpi_table(const struct memory_range *range)
+static bool holds_acpi_table(const struct handover_range *range)
 {
 	for (uint32_t i = 0; i < acpi_count_tables(&acpi); i++) {
-		if (acpi_get_table_address(&acpi, i).value - range->base < range->length) {
+		if (acpi_get_table_address(&acpi, i).value - range->base < range->bytes) {
 			return true;
 		}
 	}
 	return false;
+}
+
+static void map_range(uint64_t base, uint64_t bytes, uint32_t access)
+{
+	struct memory_span_list *ram = &partition.ram;
+	uint64_t first = ALIGN_DOWN(base, PAGE_SIZE);
+	uint64_t last = ALIGN_UP(base + bytes, PAGE_SIZE);
+
+	if (last <= ROM_END || memory_is_parapet(first, last - first)) {
+		return;
+	}
+	if (ram->count == ARRAY_SIZE(ram->span)) {
+		refuse("the memory map has too many pieces");
+	}
+	ram->span[ram->count].base = first;
+	ram->span[ram->count++].bytes = last - first;
+	partition.ops->map(GPA(first), last - first, access);
 }
 
 /* RAM is the guest's, and so is what the firmware left in RAM for it; everything else stays closed. */
@@ -198,24 +215,23 @@ static void map_guest_memory(const struct wakeup_pages *wakeup)
 
 	for (uint32_t i = 0; i < guest_map.count; i++) {
 		const struct memory_range *range = &guest_map.ranges[i];
-		uint64_t first = ALIGN_DOWN(range->base, PAGE_SIZE);
-		uint64_t last = ALIGN_UP(range->base + range->length, PAGE_SIZE);
-		bool is_ram = range->type == MEMORY_RAM;
-		bool firmware = range->type == MEMORY_ACPI || range->type == MEMORY_NVS ||
-			(range->type == MEMORY_RESERVED && has_acpi && holds_acpi_table(range)) ||
-			range->base + range->length <= LOW_RAM_END;
 
-		if (memory_is_parapet(first, last - first) || (!is_ram && !firmware) ||
-			last <= ROM_END) {
-			continue;
+		/* What Parapet made ACPI or NVS memory of was RAM before. */
+		if (range->type == MEMORY_RAM || range->type == MEMORY_ACPI ||
+			range->type == MEMORY_NVS) {
+			map_range(range->base, range->length,
+				range->type == MEMORY_RAM ? ACCESS_ALL
+							  : ACCESS_READ | ACCESS_WRITE);
 		}
-		if (ram->count == ARRAY_SIZE(ram->span)) {
-			refuse("the memory map has too many pieces");
+	}
+	/* As the firmware gave them: in the guest's map they may have grown together with others. */
+	for (uint32_t i = 0; has_acpi && i < handover.firmware_count; i++) {
+		const struct handover_firmware *firmware = &handover.firmware[i];
+
+		if (firmware->type == MEMORY_RESERVED && holds_acpi_table(&firmware->range)) {
+			map_range(firmware->range.base, firmware->range.bytes,
+				ACCESS_READ | ACCESS_WRITE);
 		}
-		ram->span[ram->count].base = first;
-		ram->span[ram->count++].bytes = last - first;
-		partition.ops->map(
-			GPA(first), last - first, is_ram ? ACCESS_ALL : ACCESS_READ | ACCESS_WRITE);
 	}
 	/* Below 1 MiB a PC has RAM with the firmware's data in it, video memory, and ROM. */
 	if (ram->count + 3 > ARRAY_SIZE(ram->span)) {
@@ -223,8 +239,6 @@ static void map_guest_memory(const struct wakeup_pages *wakeup)
 	}
 	ram->span[ram->count].base = 0;
 	ram->span[ram->count++].bytes = LOW_RAM_END;
-	ram->span[ram->count].base = VIDEO_END;
-	ram->span[ram->count++].bytes = ROM_END - VIDEO_END;
 	if (wakeup) {
 		ram->span[ram->count].base = wakeup->ap_pages.value;
 		ram->span[ram->count++].bytes = wakeup->ap_bytes;
@@ -404,7 +418,10 @@ void core_main(const void *tree)
 	log_info("I Parapet %s, %u processors, %lu KiB of memory at 0x%lx", PARAPET_VERSION,
 		cpu_count(), memory_region_bytes() / 1024, memory_region_base().value);
 
-	apic_init();
+	if (!apic_init()) {
+		refuse("the firmware left the APIC in x2APIC mode or off: Parapet drives xAPICs; "
+		       "choose that in the firmware's setup");
+	}
 	has_acpi = handover.acpi_rsdp &&
 		acpi_open(&firmware_memory, GPA(handover.acpi_rsdp), &acpi) == LOAD_OK;
 
@@ -439,10 +456,12 @@ void core_main(const void *tree)
 		end_refuse(&partition);
 	}
 	/* Only now: each goes straight into its run loop, where everything must be ready. */
-	if (cpu_count() > 1 && !memory_map_is_ram(&guest_map, AP_PAGE, PAGE_SIZE)) {
-		refuse("there is no RAM at 32 KiB, where other processors would start");
+	if (cpu_count() > 1) {
+		if (!memory_map_is_ram(&guest_map, AP_PAGE, PAGE_SIZE)) {
+			refuse("there is no RAM at 32 KiB, where other processors would start");
+		}
+		ap_start_all(HPA(AP_PAGE), partition.tsc_hz, run_processor);
 	}
-	ap_start_all(HPA(AP_PAGE), partition.tsc_hz, run_processor);
 	log_info("I %lu KiB of Parapet's memory are left; TSC %lu kHz, APIC timer %lu kHz",
 		memory_left() / 1024, partition.tsc_hz / 1000, partition.apic_timer_hz / 1000);
 	memory_close();

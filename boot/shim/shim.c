@@ -248,7 +248,7 @@ static void map_direct(uint64_t *root, uint64_t top)
 		bool ram = touches_ram(at, SIZE_2M) || at < 0x100000;
 		uint64_t bits = PTE_WRITE | PTE_NX | (ram ? 0 : PTE_PWT | PTE_PCD);
 
-		if (huge && at >= FOUR_GIB && at % SIZE_1G == 0) {
+		if (huge && at >= FOUR_GIB && at % SIZE_1G == 0 && top - at >= SIZE_1G) {
 			map_page(root, DIRECT_BASE + at, at, PTE_WRITE | PTE_NX, 3);
 			at += SIZE_1G;
 			continue;

@@ -140,7 +140,7 @@ static enum mailbox_outcome request(struct mailbox_vp *target, uint64_t vector, 
 static bool vector_is_good(struct mailbox *mailbox, uint64_t vector)
 {
 	return vector <= VECTOR_MAX && vector < mailbox->vector_end &&
-	       mailbox->ops.vector_allowed(mailbox->context, GPA(vector));
+		mailbox->ops.vector_allowed(mailbox->context, GPA(vector));
 }
 
 /* Decides about one command, and changes the target's state if it is a wakeup. */
@@ -228,7 +228,7 @@ static void account(struct mailbox *mailbox, vp_id_t by, uint64_t head, uint64_t
 		vp->block->counter[COUNTER_MAILBOX_WAKEUPS]++;
 		trace_write(vp->trace, tsc, TRACE_AP_ACCEPTED, result.target, vector);
 	} else if (head_command(head) == MAILBOX_COMMAND_TEST &&
-		   result.outcome != MAILBOX_NOTHING) {
+		result.outcome != MAILBOX_NOTHING) {
 		bool ready = result.outcome == MAILBOX_READY;
 
 		vp->block->counter[COUNTER_MAILBOX_TESTS] += ready;
@@ -373,8 +373,8 @@ void mailbox_started_otherwise(struct mailbox *mailbox, vp_id_t vp)
 	while (word_state(word) == MAILBOX_PARKED || word_state(word) == MAILBOX_OFFLINE ||
 		word_state(word) == MAILBOX_REQUESTED) {
 		/* Acquire pairs with request()'s release, as the look in park_check would. */
-		if (atomic_u64_compare_exchange(&self->state, &word,
-			    state_word(MAILBOX_RUNNING, 0), memory_order_acq_rel))
+		if (atomic_u64_compare_exchange(&self->state, &word, state_word(MAILBOX_RUNNING, 0),
+			    memory_order_acq_rel))
 			break;
 	}
 	/* Relaxed: as in mailbox_park_check(). */

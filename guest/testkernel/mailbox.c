@@ -139,7 +139,8 @@ static void tables_test(void)
 	tap_equal(type_find(wakeup.reset_vector, PAGE), MEMORY_RESERVED,
 		"the reset vector is in reserved memory");
 	tap_check(firmware_half_is_readable(), "the firmware's half can be read");
-	tap_equal(atomic_load(&wake_mailbox()->command), WAKE_COMMAND_NONE, "no command to begin with");
+	tap_equal(atomic_load(&wake_mailbox()->command), WAKE_COMMAND_NONE,
+		"no command to begin with");
 }
 
 /* --- refusals --------------------------------------------------------------------------------- */
@@ -206,8 +207,8 @@ static void commands_test(void)
 	refused_counted(
 		"an id right in its low byte only", id | 0x100, good, WAKE_COMMAND_WAKEUP, false);
 	refused_counted("test of id 0xfe", 0xfe, 0, WAKE_COMMAND_TEST, false);
-	refused_counted("id of the first processor", cpus[0].apic_id, good, WAKE_COMMAND_WAKEUP,
-		true);
+	refused_counted(
+		"id of the first processor", cpus[0].apic_id, good, WAKE_COMMAND_WAKEUP, true);
 	refused("test of a processor that runs", cpus[0].apic_id, 0, WAKE_COMMAND_TEST, false);
 	ready_check("bad commands");
 }
@@ -243,8 +244,8 @@ static void vectors_test(void)
 
 	tap_check(hidden != 0, "Parapet's memory is reserved in the memory map");
 	for (uint32_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
-		refused_counted(bad[i].name, victim->apic_id, bad[i].vector, WAKE_COMMAND_WAKEUP,
-			true);
+		refused_counted(
+			bad[i].name, victim->apic_id, bad[i].vector, WAKE_COMMAND_WAKEUP, true);
 	ready_check("bad vectors");
 }
 
@@ -924,7 +925,8 @@ static void storm_test(void)
 	atomic_store_explicit(&storm_over, true, memory_order_release);
 	cpu_call_wait(&cpus[1]);
 	tap_note("%u writes of the storm, %u rounds", atomic_load(&storm_writes), rounds);
-	tap_check(right, "somebody else writes into the page at random: every start comes in the end");
+	tap_check(right,
+		"somebody else writes into the page at random: every start comes in the end");
 	starts_remember();
 	tap_check(undisturbed(), "nothing else is hurt");
 	right = all_offline(2, cpu_total - 1);

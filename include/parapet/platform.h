@@ -32,6 +32,7 @@ enum vp_exit_kind {
 enum vp_exit_other {
 	VP_OTHER_NOT_OFFERED, /* an instruction that the guest's processor does not have: #UD */
 	VP_OTHER_CACHE, /* INVD: must not lose what others have written */
+	VP_OTHER_REFUSED, /* the processor refuses to run the state the guest has got itself into */
 	VP_OTHER_IRET, /* asked for by platform_ops.watch_iret */
 	VP_OTHER_DEBUG_MOVE, /* a MOV to or from a debug register that the platform has to look at */
 	VP_OTHER_NOTHING, /* dealt with by the platform: enter again */

@@ -8,6 +8,9 @@
 /* Exceptions that could come instead of the stepped instruction's end: all but NMI's number. */
 #define STEP_EXCEPTIONS (~(1u << VECTOR_NMI))
 
+/* What IRET takes from the stack in 64-bit mode; elsewhere less. */
+#define IRET_BYTES 40
+
 /* A bit whose change makes an address of Parapet's one that nothing can be at. */
 #define PARK_BIT (1ull << 62)
 
@@ -129,20 +132,26 @@ void svm_debug_clear_addresses(struct svm_debug *debug)
 
 /* --- instructions that Parapet carries out --------------------------------------------------------- */
 
-void svm_debug_note_access(
+/* The breakpoints that an access hits, as bits of DR6. */
+static uint64_t match(
 	struct svm_debug *debug, enum regs_access access, uint64_t address, uint32_t size)
 {
 	uint64_t dr7 = read_register(debug, REGS_DR7);
 	uint64_t dr[4];
 
 	if (!regs_watches(dr7)) {
-		return;
+		return 0;
 	}
 	for (int i = 0; i < 4; i++) {
 		dr[i] = read_register(debug, (enum regs_name)(REGS_DR0 + i));
 	}
-	debug->hits |=
-		regs_match(dr, dr7, debug->vmcb->cr4 & CR4_DE, access, address, size);
+	return regs_match(dr, dr7, debug->vmcb->cr4 & CR4_DE, access, address, size);
+}
+
+void svm_debug_note_access(
+	struct svm_debug *debug, enum regs_access access, uint64_t address, uint32_t size)
+{
+	debug->hits |= match(debug, access, address, size);
 }
 
 static void inject_debug_exception(struct svm_debug *debug)
@@ -161,8 +170,8 @@ bool svm_debug_finish_instruction(struct svm_debug *debug)
 	if (!status || (debug->vmcb->event_injection & EVENT_VALID)) {
 		return false;
 	}
-	write_register(debug, REGS_DR6,
-		(read_register(debug, REGS_DR6) & ~DR6_BREAKPOINTS) | status);
+	write_register(
+		debug, REGS_DR6, (read_register(debug, REGS_DR6) & ~DR6_BREAKPOINTS) | status);
 	inject_debug_exception(debug);
 	return true;
 }
@@ -181,11 +190,11 @@ void svm_debug_step(struct svm_debug *debug, enum svm_step step)
 	debug->step = step;
 	debug->guest_flags = debug->registers->rflags & (RFLAGS_TF | RFLAGS_IF);
 	debug->guest_status = status;
-	/* Bits that are there already would look like hits of this step. */
-	debug->dr6_is_ours = status & (DR6_BREAKPOINTS | DR6_SINGLE_STEP);
+	debug->stack = debug->vmcb->ss.base + debug->registers->gpr[INSN_RSP];
+	/* A hit that is in DR6 already would look like one of this step; QEMU starts afresh itself. */
+	debug->dr6_is_ours = !breakpoints_survive_exits && (status & DR6_BREAKPOINTS);
 	if (debug->dr6_is_ours) {
-		write_register(
-			debug, REGS_DR6, status & ~(DR6_BREAKPOINTS | DR6_SINGLE_STEP));
+		write_register(debug, REGS_DR6, status & ~DR6_BREAKPOINTS);
 	}
 	debug->registers->rflags = (debug->registers->rflags | RFLAGS_TF) & ~RFLAGS_IF;
 	debug->vmcb->intercept_exceptions = STEP_EXCEPTIONS;
@@ -194,8 +203,8 @@ void svm_debug_step(struct svm_debug *debug, enum svm_step step)
 
 static void restore_flags(struct svm_debug *debug)
 {
-	debug->registers->rflags = (debug->registers->rflags & ~(RFLAGS_TF | RFLAGS_IF)) |
-		debug->guest_flags;
+	debug->registers->rflags =
+		(debug->registers->rflags & ~(RFLAGS_TF | RFLAGS_IF)) | debug->guest_flags;
 }
 
 static void clear_step(struct svm_debug *debug)
@@ -219,6 +228,12 @@ static void end_step(struct svm_debug *debug, struct vp_exit *exit)
 		/* A breakpoint on what comes next fires by itself when that begins. */
 		hits = regs_data_hits(read_register(debug, REGS_DR7), hits);
 	}
+	if (hits && breakpoints_survive_exits) {
+		/* QEMU 7.2 also reports again what an earlier instruction has hit. */
+		hits &= debug->step == SVM_STEP_IRET
+			? match(debug, REGS_READ, debug->stack, IRET_BYTES)
+			: 0;
+	}
 	if (hits || guest_step) {
 		status = (debug->guest_status & ~DR6_BREAKPOINTS) | hits |
 			(guest_step ? DR6_SINGLE_STEP : 0);
@@ -240,9 +255,11 @@ static void end_step(struct svm_debug *debug, struct vp_exit *exit)
 	clear_step(debug);
 }
 
-/* Another exit came first: as if the step had never been tried. It will be, again. */
-static void cancel_step(struct svm_debug *debug)
+void svm_debug_cancel_step(struct svm_debug *debug)
 {
+	if (debug->step == SVM_STEP_NONE) {
+		return;
+	}
 	restore_flags(debug);
 	if (debug->dr6_is_ours) {
 		write_register(debug, REGS_DR6, debug->guest_status);
@@ -319,8 +336,10 @@ bool svm_debug_exit(struct svm_debug *debug, struct vp_exit *exit)
 {
 	uint64_t code = debug->vmcb->exit_code;
 
-	regs_gate_note_exit(
-		&debug->gate, code == EXIT_INTR || code == EXIT_NMI || code == EXIT_CPUID);
+	/* A CPUID that the guest steps through has a trap behind it, which is DR6's business. */
+	regs_gate_note_exit(&debug->gate,
+		code == EXIT_INTR || code == EXIT_NMI ||
+			(code == EXIT_CPUID && !(debug->registers->rflags & RFLAGS_TF)));
 	if (code - EXIT_READ_DR0 < 4 || code - EXIT_WRITE_DR0 < 4) {
 		exit->kind = VP_EXIT_OTHER;
 		exit->other = VP_OTHER_DEBUG_MOVE;
@@ -333,7 +352,7 @@ bool svm_debug_exit(struct svm_debug *debug, struct vp_exit *exit)
 		end_step(debug, exit);
 		return true;
 	}
-	cancel_step(debug);
+	svm_debug_cancel_step(debug);
 	if (code - EXIT_EXCEPTION < 32) {
 		pass_exception(debug, exit, (uint32_t)(code - EXIT_EXCEPTION));
 		return true;

@@ -26,6 +26,7 @@ struct svm_debug {
 	uint64_t guest_flags; /* what the guest had in TF and IF */
 	uint64_t guest_status; /* what it had in DR6, if dr6_is_ours */
 	bool dr6_is_ours;
+	uint64_t stack; /* linear address of its top */
 	uint8_t move_register; /* SVM_STEP_MOVE: a general register that holds something else */
 	uint64_t move_value; /* what belongs there */
 
@@ -42,8 +43,7 @@ struct svm_debug {
 void svm_debug_init_platform(void);
 
 /* For a new VP. Its control block and registers stay where they are. */
-void svm_debug_create(
-	struct svm_debug *debug, struct vmcb *vmcb, struct insn_registers *registers);
+void svm_debug_create(struct svm_debug *debug, struct vmcb *vmcb, struct insn_registers *registers);
 
 /* Back to INIT state, but for DR0-DR3 (svm_debug_clear_addresses) and the control block's fields. */
 void svm_debug_reset(struct svm_debug *debug);
@@ -57,6 +57,12 @@ void svm_debug_note_access(
 	struct svm_debug *debug, enum regs_access access, uint64_t address, uint32_t size);
 bool svm_debug_finish_instruction(struct svm_debug *debug);
 bool svm_debug_move(struct svm_debug *debug, const struct insn *insn);
+
+/*
+ * Something else comes before the step, another exit or an event for the guest: as if it had never been
+ * tried. It will be, again. Without effect if there is none.
+ */
+void svm_debug_cancel_step(struct svm_debug *debug);
 
 /* Before an entry. */
 void svm_debug_enter(struct svm_debug *debug);

@@ -191,6 +191,7 @@ static bool svm_inject(struct platform_vp *platform_vp, enum vp_event event, uin
 	if (vmcb->event_injection & EVENT_VALID) {
 		return false;
 	}
+	svm_debug_cancel_step(&svm_vp(platform_vp)->debug);
 	if (event == VP_EVENT_NMI) {
 		vmcb->event_injection = EVENT_VALID | EVENT_TYPE_NMI | VECTOR_NMI;
 	} else if (event == VP_EVENT_INTERRUPT) {
@@ -357,6 +358,10 @@ static void exit_decode(struct vp_exit *exit, struct svm_vp *vp)
 		break;
 	case EXIT_INVD:
 		exit_other(exit, VP_OTHER_CACHE);
+		break;
+	case EXIT_INVALID:
+	case EXIT_INVALID & 0xffffffff: /* as QEMU 7.2 writes it */
+		exit_other(exit, VP_OTHER_REFUSED);
 		break;
 	case EXIT_RSM:
 	case EXIT_INVLPGA:

@@ -10,6 +10,7 @@ mode paravisor || { finish; echo "# the bare machine has no mailbox"; exit 0; }
 # --- the test kernel -------------------------------------------------------------------------------
 # test_kernel CPUS COMMAND-LINE: without --allow-io, so that Parapet sees the end and counts to it
 test_kernel() {
+	rm -f "$WORK/stats.json" "$WORK/trace.json"
 	run paravisor "${LIMIT:-120}" --cpus "$1" --memory 256M --kernel "$GUEST/tests/mailbox.elf" \
 		--append "$2" --stats "$WORK/stats.json" --trace "$WORK/trace.json" \
 		-- -device isa-debug-exit,iobase=0xf4,iosize=4

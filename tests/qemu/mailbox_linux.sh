@@ -16,6 +16,7 @@ linux() {
 	esac
 	limit=$2 cpus=$3 words=$4
 	shift 4
+	rm -f "$WORK/stats.json" "$WORK/trace.json"
 	run paravisor "$limit" --cpus "$cpus" --kernel "$image" --initrd "$GUEST/initrd.img" \
 		--append "console=ttyS0 panic=-1 $words" --stats "$WORK/stats.json" \
 		--trace "$WORK/trace.json" "$@"

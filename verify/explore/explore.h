@@ -21,6 +21,7 @@ struct explore_scenario {
 	void (*setup)(void);
 	void (*thread)(uint32_t thread);
 	void (*at_end)(void); /* all threads have ended or wait for ever, as they may; or NULL */
+	bool must_fail; /* a test of the explorer itself: not to find a failure is the failure */
 };
 
 struct explore_result {

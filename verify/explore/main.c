@@ -44,6 +44,8 @@ static bool explore_one(const struct explore_scenario *scenario, uint32_t number
 	double start = seconds();
 
 	explore_run(scenario, states, &result);
+	if (scenario->must_fail)
+		result.failure = result.failure ? NULL : "the outcome is not reached";
 	printf("%sok %u - %s: %s # %llu states, %llu executions, %u steps, %.1f s\n",
 		result.failure ? "not " : "", number, scenario->name, scenario->about,
 		(unsigned long long)result.states, (unsigned long long)result.executions,
@@ -51,6 +53,10 @@ static bool explore_one(const struct explore_scenario *scenario, uint32_t number
 	fflush(stdout);
 	if (!result.failure)
 		return true;
+	if (scenario->must_fail) {
+		printf("# %s\n", result.failure);
+		return false;
+	}
 	printf("# %s\n# replay: explore --replay %s %s\n", result.failure, scenario->name,
 		result.schedule);
 	explore_replay(scenario, result.schedule);
@@ -64,7 +70,7 @@ static int find_failure(const struct explore_scenario **chosen, uint32_t count, 
 		const struct explore_scenario *scenario = chosen[i % count];
 		struct explore_result result;
 
-		if (scenario->in_short != (i < count))
+		if (scenario->must_fail || scenario->in_short != (i < count))
 			continue;
 		explore_run(scenario, states, &result);
 		if (result.failure && !result.gave_up) {
@@ -84,6 +90,7 @@ int main(int argc, char **argv)
 	bool finding = false;
 	bool good = true;
 
+	collect(litmus_scenarios, litmus_scenario_count);
 	collect(flush_scenarios, flush_scenario_count);
 	collect(ring_scenarios, ring_scenario_count);
 	collect(run_scenarios, run_scenario_count);

@@ -81,10 +81,10 @@ static void overrun(uint32_t thread)
 
 const struct explore_scenario ring_scenarios[] = {
 	{"ring-handed-on", "a slot goes from one producer to the next", 3, FLUSH_RING_SLOTS == 1,
-		setup, handed_on, NULL},
+		setup, handed_on, NULL, false},
 	{"ring-late-producer", "a slot filled after its turn", 3, FLUSH_RING_SLOTS == 1, setup,
-		late_producer, NULL},
+		late_producer, NULL, false},
 	{"ring-overrun", "two producers more than there is room for", 3, true, setup_one_posted,
-		overrun, NULL},
+		overrun, NULL, false},
 };
 const uint32_t ring_scenario_count = ARRAY_SIZE(ring_scenarios);

@@ -136,14 +136,14 @@ static void cancel(uint32_t thread)
 
 const struct explore_scenario run_scenarios[] = {
 	{"run-request-idle", "a request against going idle", 2, true, setup,
-		one_request_against_idle, NULL},
+		one_request_against_idle, NULL, false},
 	{"run-request-entry", "a request against entering", 2, true, setup, request_against_entry,
-		NULL},
-	{"run-cancel", "hcl_cancel_mask against stays", 2, true, setup, cancel, NULL},
+		NULL, false},
+	{"run-cancel", "hcl_cancel_mask against stays", 2, true, setup, cancel, NULL, false},
 	{"run-two-requests-idle", "two requests against going idle", 3, false, setup,
-		two_requests_against_idle, NULL},
+		two_requests_against_idle, NULL, false},
 	{"run-same-request", "the same request twice against going idle", 3, true, setup,
-		same_request_twice, NULL},
-	{"run-two-cancels", "two cancels of one VP", 3, false, setup, cancel, NULL},
+		same_request_twice, NULL, false},
+	{"run-two-cancels", "two cancels of one VP", 3, false, setup, cancel, NULL, false},
 };
 const uint32_t run_scenario_count = ARRAY_SIZE(run_scenarios);

@@ -3,9 +3,9 @@
 #include "cpu.h"
 #include "machine.h"
 
-#define CR0_MP (1ull << 1)
-#define CR0_EM (1ull << 2)
-#define CR0_TS (1ull << 3)
+#define CR0_MP	   (1ull << 1)
+#define CR0_EM	   (1ull << 2)
+#define CR0_TS	   (1ull << 3)
 #define CR4_OSFXSR (1ull << 9)
 
 _Alignas(4096) uint8_t hv_page[4096];
