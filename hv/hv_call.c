@@ -1,5 +1,7 @@
 /* The hypercall exit: who may call, what the call is, its input and its status. */
+#include "arch/x86/log.h"
 #include "arch/x86/registers.h"
+#include "core/atomic.h"
 #include "hv/hv_call.h"
 #include "hv/hv_msr.h"
 #include "hv/hv_status.h"
@@ -89,6 +91,19 @@ static void write_result(struct vp *vp, bool is_64, uint64_t result)
 	}
 }
 
+/* With --verbose the log says which calls the guest uses, each once. */
+static void note_first(struct vp *vp, const struct call *call)
+{
+	static struct atomic_u32 seen;
+	uint32_t bit = 1u << (call - calls);
+
+	/* Relaxed, both: nothing but the line in the log depends on it. */
+	if (!(atomic_u32_load(&seen, memory_order_relaxed) & bit) &&
+		!(atomic_u32_fetch_or(&seen, bit, memory_order_relaxed) & bit)) {
+		log_info("I VP %u: first hypercall 0x%x", vp->id, call->code);
+	}
+}
+
 static const struct call *find_call(uint32_t code)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(calls); i++) {
@@ -165,6 +180,7 @@ static uint16_t carry_out(struct vp *vp, const struct registers_in *in, uint32_t
 			   : input.rep_count != 0 || input.rep_start != 0)) {
 		return HV_STATUS_INVALID_HYPERCALL_INPUT;
 	}
+	note_first(vp, call);
 	input.header_words = call->header_words + input.variable_words;
 	input.reps = &vp->hypercall_input[input.header_words];
 

@@ -21,7 +21,7 @@
 #define PAGES	 48u /* more than the queue of a processor holds */
 #define FRAMES	 8u
 #define WIPED	 0u
-#define LIMIT_US 20000000u
+#define LIMIT_US 10000000u
 
 #define PTE_PRESENT 0x1ull
 #define PTE_WRITE   0x2ull

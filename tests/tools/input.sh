@@ -4,7 +4,7 @@
 cd "$(dirname "$0")/../.." || exit 1
 # shellcheck source=tests/tools/common.inc
 . tests/tools/common.inc
-plan 50
+plan 52
 
 K="--kernel $WORK/linux"
 FAKE_SCRIPT="early-exit 3" # must never be reached

@@ -63,14 +63,22 @@ static bool explore_one(const struct explore_scenario *scenario, uint32_t number
 	return false;
 }
 
-/* For mutants: the first scenario that fails, the small ones before the others. */
+/* How early to try a scenario for a mutant: the small ones first. */
+static uint32_t pass_of(const struct explore_scenario *scenario)
+{
+	if (!scenario->in_short)
+		return 2;
+	return scenario->threads > 2;
+}
+
+/* For mutants: the first scenario that fails. */
 static int find_failure(const struct explore_scenario **chosen, uint32_t count, uint64_t states)
 {
-	for (uint32_t i = 0; i < 2 * count; i++) {
+	for (uint32_t i = 0; i < 3 * count; i++) {
 		const struct explore_scenario *scenario = chosen[i % count];
 		struct explore_result result;
 
-		if (scenario->must_fail || scenario->in_short != (i < count))
+		if (scenario->must_fail || pass_of(scenario) != i / count)
 			continue;
 		explore_run(scenario, states, &result);
 		if (result.failure && !result.gave_up) {
