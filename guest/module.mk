@@ -23,7 +23,8 @@ $(GUEST)/demo/busybox: scripts/fetch-busybox
 GUEST_DEMO_CFLAGS := -std=c11 -O2 -Wall -Wextra -Werror -D_GNU_SOURCE -static -no-pie -pthread \
 	-fno-ident
 
-$(GUEST)/demo/storm $(GUEST)/demo/work $(GUEST)/demo/nothing $(GUEST)/demo/watch: $(GUEST)/demo/%: guest/demo/%.c $(RULES)
+$(GUEST)/demo/storm $(GUEST)/demo/work $(GUEST)/demo/nothing $(GUEST)/demo/watch \
+		$(GUEST)/demo/tlbstorm: $(GUEST)/demo/%: guest/demo/%.c $(RULES)
 	@mkdir -p $(@D)
 	$(call say,CC,$@)
 	$(Q)$(CC) $(GUEST_DEMO_CFLAGS) -MMD -MP $(PROGRAM_DEPS) -s -Wl,--build-id=none $< -o $@
@@ -35,13 +36,20 @@ $(GUEST)/demo/mkcpio: guest/demo/mkcpio.c $(RULES)
 
 $(GUEST)/initrd.img: guest/demo/initrd.list guest/demo/init $(GUEST)/demo/mkcpio \
 		$(GUEST)/demo/busybox $(GUEST)/demo/storm $(GUEST)/demo/work $(GUEST)/demo/nothing \
-		$(GUEST)/demo/watch
+		$(GUEST)/demo/watch $(GUEST)/demo/tlbstorm
 	$(call say,CPIO,$@)
 	$(Q)sed -e 's|@BUILD@|$(GUEST)/demo|' -e 's|@SOURCE@|guest/demo|' $< | \
 		$(GUEST)/demo/mkcpio > $@.cpio
 	$(Q)gzip -n -9 < $@.cpio > $@.tmp
 	$(Q)rm $@.cpio
 	$(Q)mv $@.tmp $@
+
+# stress-ng and its libraries, to be concatenated to the demo guest's initrd.
+$(GUEST)/stress-ng.img: scripts/fetch-stress-ng $(GUEST)/demo/mkcpio
+	$(call say,FETCH,$@)
+	$(Q)scripts/fetch-stress-ng $(GUEST)/demo/mkcpio $@
+
+guest-kernels: $(GUEST)/stress-ng.img
 
 # --- test kernels: guest/testkernel/NAME.c, one file each, linked with the library beside them ----
 TK_SRCS  := $(wildcard guest/testkernel/*.c)
@@ -81,4 +89,4 @@ $(GUEST)/tests/%.elf: $(GUEST)/tests/%.o $(TK_OBJS) guest/testkernel/lib/link.ld
 	$(Q)objcopy -O elf32-i386 $@.64 $@
 
 -include $(TK_OBJS:.o=.d) $(TK_SRCS:guest/testkernel/%.c=$(GUEST)/tests/%.d) \
-	$(GUEST)/demo/storm.d $(GUEST)/demo/work.d $(GUEST)/demo/nothing.d $(GUEST)/demo/watch.d $(GUEST)/demo/mkcpio.d
+	$(GUEST)/demo/storm.d $(GUEST)/demo/work.d $(GUEST)/demo/nothing.d $(GUEST)/demo/tlbstorm.d $(GUEST)/demo/watch.d $(GUEST)/demo/mkcpio.d

@@ -15,6 +15,13 @@ struct access {
 	enum walk_status status;
 	gva_t address;
 	uint32_t error;
+	/*
+	 * What this instruction has read of the mailbox's page, if it has: a write of the same bytes
+	 * must find them unchanged.
+	 */
+	gpa_t seen_gpa;
+	uint32_t seen_size;
+	uint64_t seen;
 };
 
 static uint64_t device_read(struct vp *vp, gpa_t gpa, uint32_t size)
@@ -98,6 +105,11 @@ static bool read_piece(struct access *access, gva_t address, uint32_t size, uint
 		if (size < 8) {
 			*value &= (1ull << (8 * size)) - 1;
 		}
+		if (wakeup_owns_memory(gpa)) {
+			access->seen_gpa = gpa;
+			access->seen_size = size;
+			access->seen = *value;
+		}
 	}
 	return true;
 }
@@ -108,6 +120,11 @@ static bool write_piece(struct access *access, gpa_t gpa, uint32_t size, uint64_
 
 	if (ram) {
 		__builtin_memcpy(ram, &value, size);
+	} else if (access->seen_size == size && access->seen_gpa.value == gpa.value) {
+		if (!wakeup_exchange(access->vp, gpa, size, access->seen, value)) {
+			access->status = WALK_CHANGED;
+			return false;
+		}
 	} else {
 		device_write(access->vp, gpa, size, value);
 	}
@@ -161,8 +178,12 @@ static bool access_write(void *arg, gva_t address, unsigned int size, uint64_t v
 		!access_translate(access, GVA(address.value + first), WALK_WRITE, &high)) {
 		return false;
 	}
-	write_piece(access, low, first, value);
+	if (!write_piece(access, low, first, value)) {
+		return false;
+	}
 	if (first < size) {
+		/* The second piece of a locked access across pages is not atomic with the first. */
+		access->seen_size = 0;
 		write_piece(access, high, size - first, value >> (8 * first));
 	}
 	note_access(access, REGS_WRITE, address, size);

@@ -302,7 +302,8 @@ static void first_entry(struct vp *vp)
 
 	vp->entered = true;
 	trace_write(&vp->trace, now, TRACE_GUEST_FIRST_ENTRY, vp->platform->registers.rip, VTL0);
-	if (vp->id == 0) {
+	/* The boot processor too may go offline and be woken: that is no second boot. */
+	if (vp->id == 0 && !vp->partition->block->boot_tsc) {
 		vp->partition->block->boot_tsc = now;
 		log_line("@guest");
 		return;

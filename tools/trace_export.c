@@ -46,7 +46,8 @@ static void write_record(
 	FILE *out, const struct block_view *block, uint32_t vp, const struct trace_record *record)
 {
 	const struct trace_event_info *info = trace_event_describe(record->event);
-	const char *name = info->span ? info->span : info->name;
+	const char *name =
+		info->span && info->phase != TRACE_PHASE_ASYNC_STEP ? info->span : info->name;
 	bool first = true;
 
 	fprintf(out,
