@@ -30,6 +30,10 @@ complaints() {
 MEASURING='calibrate_delay_direct\(\) failed|APIC calibration not consistent with PM-Timer'
 MEASURING="$MEASURING|tsc: (Unable to calibrate against PIT|Fast TSC calibration failed)"
 
+# 6.1's listing of the MADT is older than the wakeup structure, which it uses all the same: it says so
+# on every machine that has one.
+MAILBOX='ACPI: Found unsupported MADT entry'
+
 for version in 6.12 6.1; do
 	for m in bare paravisor; do
 		mode $m || continue
@@ -46,7 +50,7 @@ for version in 6.12 6.1; do
 		for cpus in 1 2 4 8; do
 			# Shown instead of the console if it fails.
 			comm -13 "$WORK/complaints.bare" "$WORK/complaints.paravisor.$cpus" |
-				grep -vE "$MEASURING" >"$WORK/out"
+				grep -vE "$MEASURING|$MAILBOX" >"$WORK/out"
 			[ ! -s "$WORK/out" ]
 			ok "Linux $version, $cpus CPUs: complains of nothing new"
 		done
