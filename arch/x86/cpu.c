@@ -15,6 +15,15 @@ struct cpu *cpu_of_apic[256];
 static struct cpu *cpus[VP_COUNT_MAX];
 static uint32_t count;
 
+bool cpu_is_tcg(void)
+{
+	struct cpuid_result hypervisor = asm_cpuid(0x40000000, 0);
+
+	/* CPUID says "TCGTCGTCGTCG". */
+	return (asm_cpuid(1, 0).ecx & (1u << 31)) && hypervisor.ebx == 0x54474354 &&
+		hypervisor.ecx == 0x43544743 && hypervisor.edx == 0x47435447;
+}
+
 struct cpu *cpu_by_id(uint32_t id)
 {
 	return id < count ? cpus[id] : NULL;

@@ -54,6 +54,9 @@ static inline struct cpu *cpu_this(void)
 	return cpu;
 }
 
+/* Is this QEMU's own software processor? It differs from the manual here and there. */
+bool cpu_is_tcg(void);
+
 /* Takes a struct cpu with its stacks from Parapet's memory, and registers it. */
 struct cpu *cpu_create(uint32_t id, uint32_t apic_id);
 

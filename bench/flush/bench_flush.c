@@ -3,13 +3,14 @@
  * percentile of their completion, for Parapet's design and two others, on the host.
  *
  * One or two real threads are initiators; the other VPs are simulated: half of them run VTL0 at any
- * time, and a kick carries out at once what the VP would do (leave, drain its queue, enter again). With each
- * request some other VP goes in or out, so that queues are drained without kicks too. Designs take
- * turns within a round; ratios are formed within a round, and their spread is over the rounds.
+ * time, and a kick carries out at once what the VP would do (leave, drain its queue, enter again).
+ * With each request some other VP goes in or out, so that queues are drained without kicks too.
+ * Designs take turns within a round; ratios are formed within a round, and their spread is over the
+ * rounds.
  *
- * A range's address says which VPs it is for, so that a flush delivered to a VP that was not addressed
- * is counted as such ("over"). Rates are of the requests alone, the time between them left out, summed
- * over the threads.
+ * A range's address says which VPs it is for, so that a flush delivered to a VP that was not
+ * addressed is counted as such ("over"). Rates are of the requests alone, the time between them
+ * left out, summed over the threads.
  */
 #include <pthread.h>
 #include <stdio.h>
@@ -104,7 +105,8 @@ static uint32_t random_below(struct worker *worker, uint32_t below)
 	return (uint32_t)((worker->random >> 32) % below);
 }
 
-/* --- what the designs call ------------------------------------------------------------------------- */
+/* --- what the designs call
+ * ------------------------------------------------------------------------- */
 
 void bench_invalidate(vp_id_t vp, uint64_t range)
 {
@@ -150,7 +152,8 @@ void bench_kick_by_bitmap(struct run *of, vp_id_t me, const struct vpset *set)
 	free(words);
 }
 
-/* --- simulated VPs --------------------------------------------------------------------------------- */
+/* --- simulated VPs
+ * --------------------------------------------------------------------------------- */
 
 static bool vp_try(vp_id_t vp)
 {
@@ -197,7 +200,8 @@ static void vp_come_or_go(struct worker *worker)
 	vp_done(vp);
 }
 
-/* --- one measurement ------------------------------------------------------------------------------- */
+/* --- one measurement
+ * ------------------------------------------------------------------------------- */
 
 static uint32_t bucket_of(uint64_t ns)
 {
@@ -243,8 +247,8 @@ static void one_request(struct worker *worker)
 	start = __builtin_ia32_rdtsc() - start;
 	worker->requests++;
 	worker->histogram[bucket_of((uint64_t)((double)start * cycle_ns))]++;
-	/* A request that the host's scheduler has interrupted says nothing about the design's rate; the
-	 * histogram keeps it. */
+	/* A request that the host's scheduler has interrupted says nothing about the design's rate;
+	 * the histogram keeps it. */
 	if ((double)start * cycle_ns < PREEMPTED_NS) {
 		worker->cycles += start;
 		worker->undisturbed++;
@@ -306,7 +310,8 @@ static struct outcome measure(const struct design *which, uint32_t milliseconds)
 	return outcome;
 }
 
-/* --- rounds and reports ------------------------------------------------------------------------------ */
+/* --- rounds and reports
+ * ------------------------------------------------------------------------------ */
 
 static int by_value(const void *a, const void *b)
 {
@@ -411,7 +416,8 @@ int main(int argc, char **argv)
 		vp_of_index[i] = i;
 	if (json)
 		fputs("[", json);
-	printf("  VPs threads targets  design         requests/s    p99 ns   Parapet is faster by         "
+	printf("  VPs threads targets  design         requests/s    p99 ns   "
+	       "Parapet is faster by         "
 	       "over       full\n");
 	for (uint32_t t = 0; t < ARRAY_SIZE(targets); t++) {
 		for (uint32_t v = 0; v < ARRAY_SIZE(vps); v++) {

@@ -1,7 +1,7 @@
 /*
  * What the benchmark measures: ways of getting flush requests to VPs. All of them use the same run
- * states, kicks and waits (core/run) and the same simulated VPs, so that only the way differs. What may
- * not enter: anything the paravisor is built from.
+ * states, kicks and waits (core/run) and the same simulated VPs, so that only the way differs. What
+ * may not enter: anything the paravisor is built from.
  */
 #ifndef PARAPET_BENCH_FLUSH_DESIGN_H
 #define PARAPET_BENCH_FLUSH_DESIGN_H

@@ -1,4 +1,5 @@
-/* For comparison: a list per VP behind a reader-writer lock, each request allocated from the heap. */
+/* For comparison: a list per VP behind a reader-writer lock, each request allocated from the heap.
+ */
 #include <pthread.h>
 #include <stdlib.h>
 

@@ -1,4 +1,5 @@
-/* For comparison: one ring of 32 for everybody, writers behind a mutex; every VP reads all of it. */
+/* For comparison: one ring of 32 for everybody, writers behind a mutex; every VP reads all of it.
+ */
 #include <pthread.h>
 #include <stdlib.h>
 

@@ -1,14 +1,15 @@
 /*
- * The flush path: requests go into a queue per VP and lower VTL, many producers and one consumer, and
- * are carried out before that VP runs that VTL again; whoever runs it now is kicked out of it first.
- * When flush_request is done, no VP completes another access through what was asked to be flushed.
+ * The flush path: requests go into a queue per VP and lower VTL, many producers and one consumer,
+ * and are carried out before that VP runs that VTL again; whoever runs it now is kicked out of it
+ * first. When flush_request is done, no VP completes another access through what was asked to be
+ * flushed.
  *
  * What may not enter: locks, allocation, guest memory (the caller copied its input once), the way a
  * platform invalidates. Every loop is bounded by VPs addressed, ranges listed or slots of a ring.
  *
- * The rule that makes the ring safe without waiting: the reservation is the request. A VP that finds
- * a slot reserved flushes what the slot says, and everything if it does not say it yet. So a producer
- * that is slow, or finds no room, delays nobody and loses nothing.
+ * The rule that makes the ring safe without waiting: the reservation is the request. A VP that
+ * finds a slot reserved flushes what the slot says, and everything if it does not say it yet. So a
+ * producer that is slow, or finds no room, delays nobody and loses nothing.
  */
 #ifndef PARAPET_CORE_FLUSH_H
 #define PARAPET_CORE_FLUSH_H
@@ -46,8 +47,8 @@ struct flush_entry {
 /* What the platform does for the VP that drains its queue. */
 struct flush_sink {
 	/*
-	 * Invalidates one range for lower VTL `vtl` of `vp`, the VP that calls, and is done with it on
-	 * return. False: cannot, or does not pay; everything is then invalidated at entry.
+	 * Invalidates one range for lower VTL `vtl` of `vp`, the VP that calls, and is done with it
+	 * on return. False: cannot, or does not pay; everything is then invalidated at entry.
 	 */
 	bool (*invalidate)(
 		void *platform, vp_id_t vp, enum vtl vtl, const struct flush_entry *entry);
@@ -94,10 +95,10 @@ struct flush {
 struct flush_request {
 	struct vpset set;
 	enum vtl vtl; /* whose translations */
-	enum vtl
-		caller; /* who asks: a VTL not below `vtl`; that VTL is suspended while locks last */
-	uint64_t
-		space; /* the guest's root table address (a CR3 value); only its page number counts */
+	/* Who asks: a VTL not below `vtl`, suspended while locks last. */
+	enum vtl caller;
+	/* The guest's root table address (a CR3 value); only its page number counts. */
+	uint64_t space;
 	uint32_t flags; /* FLUSH_* */
 	const uint64_t *ranges; /* in the guest's format, already copied and checked */
 	uint32_t range_count; /* 0: the whole address space */
@@ -105,13 +106,13 @@ struct flush_request {
 
 enum flush_result {
 	FLUSH_DONE,
-	/* Done as soon as tlblock_is_suspended(initiator, caller) is false: run that VTL only then. */
+	/* Done as soon as tlblock_is_suspended(initiator, caller) is false: run it only then. */
 	FLUSH_SUSPENDED,
 };
 
 /*
- * Takes over `vps`, zeroed, one for each VP of `run`. A request for more than pages_max pages, summed
- * over its ranges (a large page counts as one), becomes a full flush. Before any VP runs.
+ * Takes over `vps`, zeroed, one for each VP of `run`. A request for more than pages_max pages,
+ * summed over its ranges (a large page counts as one), becomes a full flush. Before any VP runs.
  */
 void flush_init(struct flush *flush, struct flush_vp *vps, struct run *run, struct tlblock *tlblock,
 	uint32_t pages_max);
@@ -120,27 +121,29 @@ void flush_init(struct flush *flush, struct flush_vp *vps, struct run *run, stru
 void flush_set_counters(struct flush *flush, vp_id_t vp, uint64_t *counter);
 
 /*
- * Steps 2 to 6 of the protocol: `initiator`, in VTL2, has written what it changed. On return every VP
- * of the set has given up the old translations or will before it uses one; accesses that were under
- * way are over, except those of TLB lock holders: then FLUSH_SUSPENDED (only for callers below VTL2;
- * a VTL2 caller gets it too and polls with tlblock_is_suspended). The hypercall's result may be
- * written at once in both cases: what counts is when the calling VTL runs on. It need not be reissued,
- * and then cannot starve.
+ * Steps 2 to 6 of the protocol: `initiator`, in VTL2, has written what it changed. On return every
+ * VP of the set has given up the old translations or will before it uses one; accesses that were
+ * under way are over, except those of TLB lock holders: then FLUSH_SUSPENDED (only for callers
+ * below VTL2; a VTL2 caller gets it too and polls with tlblock_is_suspended). The hypercall's
+ * result may be written at once in both cases: what counts is when the calling VTL runs on. It need
+ * not be reissued, and then cannot starve.
  */
 enum flush_result flush_request(
 	struct flush *flush, vp_id_t initiator, const struct flush_request *request);
 
 /*
- * Own VP, after run_enter_begin(vtl): carries out what is in the queue. Ranges go to `sink` at once (NULL:
- * the platform has no such thing). The answer is what the entry itself must invalidate, FLUSH_FULL_*
- * bits, 0 for nothing; it stays so until flush_entered, however often an entry is withdrawn or fails.
+ * Own VP, after run_enter_begin(vtl): carries out what is in the queue. Ranges go to `sink` at once
+ * (NULL: the platform has no such thing). The answer is what the entry itself must invalidate,
+ * FLUSH_FULL_* bits, 0 for nothing; it stays so until flush_entered, however often an entry is
+ * withdrawn or fails.
  */
 uint32_t flush_drain(struct flush *flush, vp_id_t vp, enum vtl vtl, const struct flush_sink *sink);
 
 /* Own VP: the lower VTL was really entered with the invalidation that flush_drain asked for. */
 void flush_entered(struct flush *flush, vp_id_t vp, enum vtl vtl);
 
-/* Own VP in VTL2: asks for FLUSH_FULL_* at its next entry of `vtl`, as for a MOV to CR3 it emulates. */
+/* Own VP in VTL2: asks for FLUSH_FULL_* at its next entry of `vtl`, as for a MOV to CR3 it
+ * emulates. */
 void flush_own(struct flush *flush, vp_id_t vp, enum vtl vtl, uint32_t full);
 
 #endif

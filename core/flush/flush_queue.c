@@ -1,11 +1,12 @@
 /*
- * A ring of atomics: producers reserve positions with one fetch-add, claim the slot, fill it, mark it
- * ready. The consumer looks at everything reserved. It never waits for a producer: what is not ready
- * is flushed with everything else, and the slot is taken away from its producer or, if that one has
- * begun to write, left alone until it has finished.
+ * A ring of atomics: producers reserve positions with one fetch-add, claim the slot, fill it, mark
+ * it ready. The consumer looks at everything reserved. It never waits for a producer: what is not
+ * ready is flushed with everything else, and the slot is taken away from its producer or, if that
+ * one has begun to write, left alone until it has finished.
  *
- * A slot's state only ever grows, and each of its steps belongs to one processor: FREE(p) to WRITING(p)
- * to READY(p) is the producer's that reserved p, FREE(p) to FREE(q) and READY(p) to FREE(q) the VP's.
+ * A slot's state only ever grows, and each of its steps belongs to one processor: FREE(p) to
+ * WRITING(p) to READY(p) is the producer's that reserved p, FREE(p) to FREE(q) and READY(p) to
+ * FREE(q) the VP's.
  */
 #include "core/flush/flush_queue.h"
 
@@ -43,8 +44,8 @@ void flush_queue_init(struct flush_queue *queue)
 void flush_queue_post_full(struct flush_queue *queue, uint32_t full)
 {
 	/*
-	 * F2, pairs with F3: the new page tables are before it. Without it the VP empties its TLB for
-	 * this request and fills it again from the old tables.
+	 * F2, pairs with F3: the new page tables are before it. Without it the VP empties its TLB
+	 * for this request and fills it again from the old tables.
 	 */
 	atomic_u32_fetch_or(&queue->full, full, memory_order_release);
 }
@@ -57,9 +58,10 @@ static void flush_queue_fill(
 	uint64_t expected = flush_slot_state(position, FLUSH_SLOT_FREE);
 
 	/*
-	 * F4, pairs with F5: the VP has read the slot's last content before it is overwritten. Without
-	 * it the VP may flush this range in place of the one that was there.
-	 * Not free: an earlier producer still writes, or the VP has been past. The reservation stands.
+	 * F4, pairs with F5: the VP has read the slot's last content before it is overwritten.
+	 * Without it the VP may flush this range in place of the one that was there.
+	 * Not free: an earlier producer still writes, or the VP has been past. The reservation
+	 * stands.
 	 */
 	if (!atomic_u64_compare_exchange(&slot->state, &expected,
 		    flush_slot_state(position, FLUSH_SLOT_WRITING), memory_order_acquire))
@@ -67,8 +69,8 @@ static void flush_queue_fill(
 	/* Relaxed, both: F6 publishes them. */
 	atomic_u64_store(&slot->range, range, memory_order_relaxed);
 	atomic_u64_store(&slot->space, space, memory_order_relaxed);
-	/* F6, pairs with F7: the content is before it. Without it the VP flushes a range that is half
-	 * from before. */
+	/* F6, pairs with F7: the content is before it. Without it the VP flushes a range that is
+	 * half from before. */
 	atomic_u64_store(
 		&slot->state, flush_slot_state(position, FLUSH_SLOT_READY), memory_order_release);
 }
@@ -77,9 +79,9 @@ void flush_queue_post_ranges(
 	struct flush_queue *queue, const uint64_t *ranges, uint32_t count, uint64_t space)
 {
 	/*
-	 * Relaxed, both: only a guess whether there is room, which saves the slots of those who came
-	 * before. A wrong guess costs a full flush: here, or where the VP finds more positions reserved
-	 * than there are slots.
+	 * Relaxed, both: only a guess whether there is room, which saves the slots of those who
+	 * came before. A wrong guess costs a full flush: here, or where the VP finds more positions
+	 * reserved than there are slots.
 	 */
 	uint64_t head = atomic_u64_load(&queue->head, memory_order_relaxed);
 	uint64_t position = atomic_u64_load(&queue->tail, memory_order_relaxed);
@@ -89,8 +91,9 @@ void flush_queue_post_ranges(
 		return;
 	}
 	/*
-	 * F8, pairs with F9: the new page tables are before it, also where the VP meets a slot that is
-	 * reserved and not ready. Without it the VP empties its TLB and fills it from the old tables.
+	 * F8, pairs with F9: the new page tables are before it, also where the VP meets a slot that
+	 * is reserved and not ready. Without it the VP empties its TLB and fills it from the old
+	 * tables.
 	 */
 	position = atomic_u64_fetch_add(&queue->tail, count, memory_order_release);
 	for (uint32_t i = 0; i < count; i++)
@@ -115,8 +118,8 @@ static bool flush_slot_invalidate(
 }
 
 /*
- * Deals with the slot of a reserved position and leaves it to the producer of position `next`. True:
- * the slot was ready, and the platform was handed its content or there was no `sink`.
+ * Deals with the slot of a reserved position and leaves it to the producer of position `next`.
+ * True: the slot was ready, and the platform was handed its content or there was no `sink`.
  */
 static bool flush_queue_take_slot(struct flush_queue *queue, uint64_t position, uint64_t next,
 	bool wanted, vp_id_t vp, enum vtl vtl, const struct flush_sink *sink)
@@ -136,9 +139,9 @@ static bool flush_queue_take_slot(struct flush_queue *queue, uint64_t position, 
 		break;
 	case FLUSH_SLOT_FREE:
 		/*
-		 * The producer is late: take the slot away from it. If it gets there first, the slot
-		 * is its own until it is ready, for a later turn of the ring to free. Relaxed: the
-		 * release of F5, if there was one, goes on through this exchange.
+		 * The producer is late: take the slot away from it. If it gets there first, the
+		 * slot is its own until it is ready, for a later turn of the ring to free. Relaxed:
+		 * the release of F5, if there was one, goes on through this exchange.
 		 */
 		atomic_u64_compare_exchange(&slot->state, &state,
 			flush_slot_state(next, FLUSH_SLOT_FREE), memory_order_relaxed);

@@ -6,12 +6,13 @@
 
 void flush_queue_init(struct flush_queue *queue);
 
-/* Any VP: asks for FLUSH_FULL_* bits. Whoever drains afterwards sees what the caller wrote before. */
+/* Any VP: asks for FLUSH_FULL_* bits. Whoever drains afterwards sees what the caller wrote before.
+ */
 void flush_queue_post_full(struct flush_queue *queue, uint32_t full);
 
 /*
- * Any VP: asks for `count` ranges, 1 to FLUSH_RING_SLOTS, in address space `space` with `flags` in the
- * low bits. What does not fit becomes a request for everything.
+ * Any VP: asks for `count` ranges, 1 to FLUSH_RING_SLOTS, in address space `space` with `flags` in
+ * the low bits. What does not fit becomes a request for everything.
  */
 void flush_queue_post_ranges(
 	struct flush_queue *queue, const uint64_t *ranges, uint32_t count, uint64_t space);

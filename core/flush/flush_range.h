@@ -15,11 +15,11 @@ struct flush_range {
 };
 
 /*
- * Decodes one element of a flush list. Plain format: bits 63:12 page number, 11:0 further pages (TLFS,
- * HvCallFlushVirtualAddressList). Extended format: 10:0 further pages, bit 11 large pages; then bit 12
- * says 1 GiB instead of 2 MiB, 20:13 are reserved and 63:21 are the number of the 2 MiB page.
- * False: a reserved bit is set, or a 1 GiB page is not aligned. Whether addresses are canonical is for the
- * caller to check.
+ * Decodes one element of a flush list. Plain format: bits 63:12 page number, 11:0 further pages
+ * (TLFS, HvCallFlushVirtualAddressList). Extended format: 10:0 further pages, bit 11 large pages;
+ * then bit 12 says 1 GiB instead of 2 MiB, 20:13 are reserved and 63:21 are the number of the 2 MiB
+ * page. False: a reserved bit is set, or a 1 GiB page is not aligned. Whether addresses are
+ * canonical is for the caller to check.
  */
 bool flush_range_decode(uint64_t raw, bool extended, struct flush_range *range);
 

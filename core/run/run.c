@@ -2,9 +2,9 @@
  * Run states, kicks and requests. Atomics only: no lock, no allocation, no wait but the one in
  * run_wait_left, which its caller enters in VTL2 where nobody waits for it.
  *
- * Two orders carry the weight, R1 and R2: a pair of fences of which one is first. If the initiator's
- * is, the target sees the request when it looks after its own; if the target's is, the initiator sees
- * that the target runs, and kicks. Without either fence both can miss each other.
+ * Two orders carry the weight, R1 and R2: a pair of fences of which one is first. If the
+ * initiator's is, the target sees the request when it looks after its own; if the target's is, the
+ * initiator sees that the target runs, and kicks. Without either fence both can miss each other.
  */
 #include "core/run/run.h"
 
@@ -38,16 +38,16 @@ static void run_begin(struct run *run, vp_id_t vp, enum run_state state)
 	uint64_t word = atomic_u64_load(&own->word, memory_order_relaxed);
 
 	/*
-	 * R9, pairs with R5: an initiator that waits for the stay before this one may find this word
-	 * without ever having seen the one between them (R3). Without it that initiator returns while
-	 * an access of the stay it waited for is still on its way.
+	 * R9, pairs with R5: an initiator that waits for the stay before this one may find this
+	 * word without ever having seen the one between them (R3). Without it that initiator
+	 * returns while an access of the stay it waited for is still on its way.
 	 */
 	atomic_u64_store(&own->word, (word & ~RUN_STATE_MASK) | state, memory_order_release);
 	/*
-	 * R1, pairs with R2 and with F1 (core/flush goes through R2): after it the VP looks for
+	 * R1, pairs with R2 and with R6: after it the VP looks for
 	 * requests. Without it the store above may be late: the VP finds no request, the initiator
-	 * finds it in VTL2 and sends no kick, and the VP runs on with a translation that is stale, or
-	 * sleeps through what it was asked.
+	 * finds it in VTL2 and sends no kick, and the VP runs on with a translation that is stale,
+	 * or sleeps through what it was asked.
 	 */
 	atomic_fence(memory_order_seq_cst);
 }
@@ -60,9 +60,10 @@ static void run_publish_vtl2(struct run *run, vp_id_t vp)
 
 	word = (word & ~RUN_STATE_MASK) + (1ull << RUN_STATE_BITS);
 	/*
-	 * R3, pairs with R4 and R5: what the VP did in the lower VTL, and a TLB lock that it took for
-	 * an address which came with the exit, is before it. Without it an initiator that sees the VP
-	 * in VTL2 returns while an access of the lower VTL is still on its way, or overlooks the lock.
+	 * R3, pairs with R4 and R5: what the VP did in the lower VTL, and a TLB lock that it took
+	 * for an address which came with the exit, is before it. Without it an initiator that sees
+	 * the VP in VTL2 returns while an access of the lower VTL is still on its way, or overlooks
+	 * the lock.
 	 */
 	atomic_u64_store(&own->word, word | RUN_VTL2, memory_order_release);
 }
@@ -108,8 +109,9 @@ enum run_kick run_kick(struct run *run, vp_id_t target, uint32_t states, uint64_
 {
 	struct run_vp *vp = &run->vps[target];
 	/*
-	 * R4, pairs with R3: a VP found in VTL2 has finished what it did in the lower VTL, and the TLB
-	 * locks it took for that are visible. Without it the initiator returns before that access.
+	 * R4, pairs with R3: a VP found in VTL2 has finished what it did in the lower VTL, and the
+	 * TLB locks it took for that are visible. Without it the initiator returns before that
+	 * access.
 	 */
 	uint64_t seen = atomic_u64_load(&vp->word, memory_order_acquire);
 
@@ -117,11 +119,11 @@ enum run_kick run_kick(struct run *run, vp_id_t target, uint32_t states, uint64_
 		return RUN_KICK_NOT_RUNNING;
 	*word = seen;
 	/*
-	 * A kick belongs to one stay, and the word names the stay: nothing has to be cleared at entry,
-	 * and no leftover of an earlier stay can be taken for a kick of this one. Who finds this stay's
-	 * word here knows that somebody has seen it begin and sends, or has sent, the kick that ends
-	 * it. Relaxed, both: the word carries no data, and an exchange always meets the latest value. A
-	 * straggler that puts back an older stay's word costs an extra kick.
+	 * A kick belongs to one stay, and the word names the stay: nothing has to be cleared at
+	 * entry, and no leftover of an earlier stay can be taken for a kick of this one. Who finds
+	 * this stay's word here knows that somebody has seen it begin and sends, or has sent, the
+	 * kick that ends it. Relaxed, both: the word carries no data, and an exchange always meets
+	 * the latest value. A straggler that puts back an older stay's word costs an extra kick.
 	 */
 	if (atomic_u64_load(&vp->kicked, memory_order_relaxed) == seen)
 		return RUN_KICK_COALESCED;
@@ -135,8 +137,8 @@ void run_wait_left(struct run *run, vp_id_t target, uint64_t word)
 {
 	/*
 	 * R5, pairs with R3: what the VP did in the stay that is over is before what the initiator
-	 * does next, and so is a TLB lock taken for it. Without it a page may be reused while the last
-	 * access through the old translation is still on its way.
+	 * does next, and so is a TLB lock taken for it. Without it a page may be reused while the
+	 * last access through the old translation is still on its way.
 	 */
 	while (atomic_u64_load(&run->vps[target].word, memory_order_acquire) == word)
 		atomic_relax();
@@ -187,8 +189,8 @@ enum run_kick run_wake(struct run *run, vp_id_t target, uint32_t states)
 {
 	uint64_t word;
 
-	/* R6, pairs with R1: like R2, for those who do not wait. Without it a VP about to wait misses
-	 * the request, and the requester misses that it is about to wait. */
+	/* R6, pairs with R1: like R2, for those who do not wait. Without it a VP about to wait
+	 * misses the request, and the requester misses that it is about to wait. */
 	atomic_fence(memory_order_seq_cst);
 	return run_kick(run, target, states, &word);
 }
@@ -214,7 +216,8 @@ uint64_t run_requests_take(struct run *run, vp_id_t vp)
 {
 	struct run_vp *own = &run->vps[vp];
 
-	/* Relaxed: a bit that is missed here is seen after the next R1. Saves the locked exchange. */
+	/* Relaxed: a bit that is missed here is seen after the next R1. Saves the locked exchange.
+	 */
 	if (atomic_u64_load(&own->requests, memory_order_relaxed) == 0)
 		return 0;
 	/* R8, pairs with R7: see there. */

@@ -70,7 +70,8 @@ struct run {
 
 /* How a kick went. */
 enum run_kick {
-	RUN_KICK_NOT_RUNNING, /* was in none of the states asked for: nothing sent, nothing to wait for */
+	/* Was in none of the states asked for: nothing sent, nothing to wait for. */
+	RUN_KICK_NOT_RUNNING,
 	RUN_KICK_COALESCED, /* somebody else has sent, or is sending, the kick for this stay */
 	RUN_KICK_SENT,
 };
@@ -87,8 +88,8 @@ void run_init(struct run *run, struct run_vp *vps, uint32_t vp_count, const stru
 
 /*
  * Own VP, in VTL2, kicks held off: says that it runs lower VTL `vtl` from now on. Then look at
- * everything that could have been asked of the VP (drain the flush queue, run_requests_pending); and
- * either enter, or run_enter_withdraw. Never blocks.
+ * everything that could have been asked of the VP (drain the flush queue, run_requests_pending);
+ * and either enter, or run_enter_withdraw. Never blocks.
  */
 void run_enter_begin(struct run *run, vp_id_t vp, enum vtl vtl);
 
@@ -130,9 +131,9 @@ void run_wait_left(struct run *run, vp_id_t target, uint64_t word);
 
 /*
  * hcl_cancel_mask: own VP, in VTL2: takes each VP of the set out of the lower VTLs in `states` (of
- * RUN_IN_LOWER) and returns when each has been in VTL2 since the call. `initiator` itself is in VTL2
- * and is passed over. Contains the fence that run_kick asks for. Work is bounded by the VPs of the
- * set; up to RUN_CANCEL_BATCH VPs leave at the same time.
+ * RUN_IN_LOWER) and returns when each has been in VTL2 since the call. `initiator` itself is in
+ * VTL2 and is passed over. Contains the fence that run_kick asks for. Work is bounded by the VPs of
+ * the set; up to RUN_CANCEL_BATCH VPs leave at the same time.
  */
 struct run_cancelled run_cancel_mask(
 	struct run *run, vp_id_t initiator, const struct vpset *set, uint32_t states);
@@ -146,9 +147,9 @@ struct run_cancelled run_cancel_mask(
 enum run_kick run_wake(struct run *run, vp_id_t target, uint32_t states);
 
 /*
- * Asks `target` to look at the requests in `bits` before it next runs a lower VTL, and gets it out of
- * a lower VTL or an idle wait if it is in one. Any VP may ask, `target` itself too. What was written
- * before is visible to whoever takes the bits.
+ * Asks `target` to look at the requests in `bits` before it next runs a lower VTL, and gets it out
+ * of a lower VTL or an idle wait if it is in one. Any VP may ask, `target` itself too. What was
+ * written before is visible to whoever takes the bits.
  */
 void run_request_post(struct run *run, vp_id_t target, uint64_t bits);
 

@@ -1,7 +1,7 @@
 /*
- * TLB locks. A lock is a number that its VP counts up, odd while held: "whoever holds it at this moment"
- * is then simply the value. Waiters leave a bit with each holder and count the bits; whoever takes a
- * bit away takes one off the count.
+ * TLB locks. A lock is a number that its VP counts up, odd while held: "whoever holds it at this
+ * moment" is then simply the value. Waiters leave a bit with each holder and count the bits;
+ * whoever takes a bit away takes one off the count.
  */
 #include "core/tlblock/tlblock.h"
 
@@ -38,8 +38,8 @@ void tlblock_take(struct tlblock *tlblock, vp_id_t vp, enum vtl vtl, enum vtl by
 	/* Relaxed: T1 orders it against the walk; R3 publishes a lock taken for an exit. */
 	atomic_u64_store(&lock->turn, turn + 1, memory_order_relaxed);
 	/*
-	 * T1, pairs with R2: the walk comes after it. Without it the walk may be early and find the old
-	 * tables although the initiator does not find the lock.
+	 * T1, pairs with R2: the walk comes after it. Without it the walk may be early and find the
+	 * old tables although the initiator does not find the lock.
 	 */
 	atomic_fence(memory_order_seq_cst);
 }
@@ -62,8 +62,8 @@ static void tlblock_serve(struct tlblock *tlblock, vp_id_t vp, uint32_t index)
 	/*
 	 * Relaxed, this and the exchange below: an exchange meets what T5 makes it see, the bit of
 	 * every waiter that T6 lets see the lock held. One that is set later is taken back by its
-	 * waiter. Should the count be lowered before the waiter raises it, it still comes out right:
-	 * only the waiter reads it, and reads its own raise.
+	 * waiter. Should the count be lowered before the waiter raises it, it still comes out
+	 * right: only the waiter reads it, and reads its own raise.
 	 */
 	uint64_t words = atomic_u64_exchange(&lock->asked, 0, memory_order_relaxed);
 
@@ -85,13 +85,14 @@ void tlblock_release(struct tlblock *tlblock, vp_id_t vp, enum vtl vtl, enum vtl
 
 	if (!(turn & 1))
 		return;
-	/* T3, pairs with T4: accesses made under the lock are before it. Without it an initiator that
-	 * finds the lock free returns while one of them is still on its way. */
+	/* T3, pairs with T4: accesses made under the lock are before it. Without it an initiator
+	 * that finds the lock free returns while one of them is still on its way. */
 	atomic_u64_store(&lock->turn, turn + 1, memory_order_release);
-	/* T5, pairs with T6, and with T2 through the count: the look for waiters comes after it. Without it the VP may find no waiter
-	 * while the waiter still finds the lock held, and waits for ever. */
+	/* T5, pairs with T6, and with T2 through the count: the look for waiters comes after it.
+	 * Without it the VP may find no waiter while the waiter still finds the lock held, and
+	 * waits for ever. */
 	atomic_fence(memory_order_seq_cst);
-	/* Relaxed: T5 makes it see who saw the lock held; serving acquires. */
+	/* Relaxed: T5 makes it see who saw the lock held. */
 	if (atomic_u64_load(&lock->asked, memory_order_relaxed) != 0)
 		tlblock_serve(tlblock, vp, index);
 }
@@ -122,8 +123,8 @@ static void tlblock_wait_for(struct tlblock *tlblock, vp_id_t waiter, enum vtl c
 	if (atomic_u64_load(&lock->turn, memory_order_acquire) == turn)
 		return;
 	/*
-	 * Over. Whoever takes the bit away takes one off the count: if the holder has, it does that too.
-	 * Relaxed, both: the VP's own affair.
+	 * Over. Whoever takes the bit away takes one off the count: if the holder has, it does that
+	 * too. Relaxed, both: the VP's own affair.
 	 */
 	if (atomic_u64_fetch_and(waiters, ~bit, memory_order_relaxed) & bit)
 		atomic_u64_fetch_add(waiting, ~0ull, memory_order_relaxed);
@@ -133,7 +134,8 @@ static void tlblock_look(
 	struct tlblock *tlblock, vp_id_t waiter, enum vtl caller, vp_id_t holder, uint32_t index)
 {
 	struct tlblock_lock *lock = &tlblock->vps[holder].lock[index];
-	/* T4, pairs with T3: a lock found free has been released, and what was done under it is over. */
+	/* T4, pairs with T3: a lock found free has been released, and what was done under it is
+	 * over. */
 	uint64_t turn = atomic_u64_load(&lock->turn, memory_order_acquire);
 
 	if (turn & 1)

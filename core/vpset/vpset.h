@@ -1,7 +1,8 @@
 /*
- * Sets of virtual processors as a guest names them: a 64-bit mask, a sparse set of banks, everybody.
- * A set is walked lazily, straight over the hypercall input that was copied once; it is never
- * expanded into another form. What may not enter: anything that reads guest memory, any state.
+ * Sets of virtual processors as a guest names them: a 64-bit mask, a sparse set of banks,
+ * everybody. A set is walked lazily, straight over the hypercall input that was copied once; it is
+ * never expanded into another form. What may not enter: anything that reads guest memory, any
+ * state.
  */
 #ifndef PARAPET_CORE_VPSET_H
 #define PARAPET_CORE_VPSET_H
@@ -18,8 +19,8 @@
 #define HV_GENERIC_SET_ALL	 1ull
 
 /*
- * From the index that the guest knows a VP by to Parapet's dense number. The embedder owns the table;
- * it holds VPSET_NO_VP where there is no VP, and does not change while sets are walked.
+ * From the index that the guest knows a VP by to Parapet's dense number. The embedder owns the
+ * table; it holds VPSET_NO_VP where there is no VP, and does not change while sets are walked.
  */
 struct vpset_map {
 	const uint16_t *vp_of_index;

@@ -128,7 +128,8 @@ static void sim_fail(struct sim *sim, const char *why)
 	atomic_u32_store(&sim->stop, 1, memory_order_release);
 }
 
-/* --- what the platform gives the core ------------------------------------------------------------ */
+/* --- what the platform gives the core ------------------------------------------------------------
+ */
 
 static void sim_kick(void *platform, vp_id_t target)
 {
@@ -154,7 +155,8 @@ static bool sim_invalidate(
 	return true;
 }
 
-/* --- the guest ------------------------------------------------------------------------------------- */
+/* --- the guest
+ * ------------------------------------------------------------------------------------- */
 
 static struct sim_place sim_random_place(struct sim_vp *vp)
 {
@@ -213,12 +215,14 @@ static bool sim_kick_arrives(struct sim_vp *vp)
 	return --vp->kick_delay == 0;
 }
 
-/* Accesses memory until kicked or done; may halt at the end, which only a kick (or the end) ends. */
+/* Accesses memory until kicked or done; may halt at the end, which only a kick (or the end) ends.
+ */
 static void sim_guest_run(struct sim_vp *vp, enum vtl vtl)
 {
 	uint32_t accesses = 1 + sim_random(vp, sim_random(vp, 16) == 0 ? 4000 : 40);
 	struct sim_place favourite = sim_hot_place(vp, sim_random(vp, vp->sim->run.vp_count));
-	/* A guest that never leaves of its own. VP 0 does, and kicks the others with its flushes. */
+	/* A guest that never leaves of its own. VP 0 does, and kicks the others with its flushes.
+	 */
 	bool forever = vp->id != 0 && sim_random(vp, 64) == 0;
 
 	vp->kick_delay = 0;
@@ -234,7 +238,8 @@ static void sim_guest_run(struct sim_vp *vp, enum vtl vtl)
 		atomic_relax();
 }
 
-/* --- VTL2 ------------------------------------------------------------------------------------------ */
+/* --- VTL2
+ * ------------------------------------------------------------------------------------------ */
 
 /* Kicks that have arrived in VTL2 are gone; from now on they stay pending. */
 static void sim_hold_off_kicks(struct sim_vp *vp)
@@ -309,7 +314,8 @@ static void sim_exit(struct sim_vp *vp, enum vtl vtl)
 	run_exited(&sim->run, vp->id);
 	sim_note(vp, EVENT_EXIT, 0);
 	for (uint32_t uses = sim_random(vp, 50); kept && uses; uses--) {
-		/* Whose flush has "returned" only when the caller runs on: judged by the same word. */
+		/* Whose flush has "returned" only when the caller runs on: judged by the same word.
+		 */
 		sim_judge(vp, sim_table_oldest(&sim->table[vtl], place), kept->translation.entry);
 	}
 }
@@ -383,7 +389,8 @@ static void sim_flush(struct sim_vp *vp, enum vtl vtl)
 	}
 	if (atomic_u32_load(&sim->stop, memory_order_relaxed))
 		return;
-	/* Its own entry drains its own queue: for others the flush has returned, it is back in VTL0. */
+	/* Its own entry drains its own queue: for others the flush has returned, it is back in
+	 * VTL0. */
 	sim_note(vp, EVENT_RETURNED, version);
 	sim_table_retire(&sim->table[vtl], place, page_bits, version);
 }
@@ -421,7 +428,8 @@ static void *sim_vp_main(void *argument)
 	return NULL;
 }
 
-/* --- the run ------------------------------------------------------------------------------------- */
+/* --- the run -------------------------------------------------------------------------------------
+ */
 
 static void sim_print(char *report, size_t *used, const char *format, ...)
 {
@@ -553,7 +561,8 @@ void sim_run(const struct sim_config *config, struct sim_result *result)
 		struct sim_vp *vp = &sim->vp[i];
 
 		if (!sim_join(vp)) {
-			/* It spins in the core and cannot be stopped: report, and leave it behind. */
+			/* It spins in the core and cannot be stopped: report, and leave it behind.
+			 */
 			sim_fail(sim, "a VP waits for ever");
 			result->failure = sim->failure;
 			result->report = sim_report(sim);

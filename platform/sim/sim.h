@@ -1,8 +1,8 @@
 /*
- * A machine of threads: each VP is one, with a TLB of its own for each lower VTL; guests that access
- * memory, change their page tables and ask for flushes; kicks that come late, out of order, or without
- * reason. It runs the core as it is. An access through a translation whose flush had returned before
- * the access began is the end of the run.
+ * A machine of threads: each VP is one, with a TLB of its own for each lower VTL; guests that
+ * access memory, change their page tables and ask for flushes; kicks that come late, out of order,
+ * or without reason. It runs the core as it is. An access through a translation whose flush had
+ * returned before the access began is the end of the run.
  */
 #ifndef PARAPET_SIM_H
 #define PARAPET_SIM_H

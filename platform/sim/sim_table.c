@@ -109,8 +109,8 @@ void sim_table_retire(
 				continue;
 			if (page_bits <= 21 && region != place.region)
 				continue;
-			/* Only the owner writes, and its versions grow. Release: an access that sees it
-			 * is one that began after the flush had returned. */
+			/* Only the owner writes, and its versions grow. Release: an access that
+			 * sees it is one that began after the flush had returned. */
 			atomic_u64_store(&gig->oldest[region][page], version, memory_order_release);
 		}
 	}

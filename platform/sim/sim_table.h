@@ -1,10 +1,12 @@
 /*
- * The simulated guest's page tables: three levels in shared memory, leaves of 4 KiB, 2 MiB and 1 GiB,
- * two address spaces that share a global part, permissions. And the judge: for each 4 KiB page, the
- * oldest version of its translation that may still be used. What may not enter: TLBs, VPs.
+ * The simulated guest's page tables: three levels in shared memory, leaves of 4 KiB, 2 MiB and 1
+ * GiB, two address spaces that share a global part, permissions. And the judge: for each 4 KiB
+ * page, the oldest version of its translation that may still be used. What may not enter: TLBs,
+ * VPs.
  *
- * Tables are small: SIM_GIGS gibibytes are mapped, of each only the first SIM_REGIONS times 2 MiB, of
- * each of those only the first SIM_PAGES pages. A 2 MiB region belongs to one VP, which alone changes it.
+ * Tables are small: SIM_GIGS gibibytes are mapped, of each only the first SIM_REGIONS times 2 MiB,
+ * of each of those only the first SIM_PAGES pages. A 2 MiB region belongs to one VP, which alone
+ * changes it.
  */
 #ifndef PARAPET_SIM_TABLE_H
 #define PARAPET_SIM_TABLE_H
@@ -64,8 +66,8 @@ gva_t sim_place_gva(struct sim_place place);
 struct sim_translation sim_table_walk(struct sim_table *table, struct sim_place place);
 
 /*
- * The region's owner changes it: a new version of one page (split first if need be), or of the whole
- * region as one large page. Permissions and all. Returns the new version.
+ * The region's owner changes it: a new version of one page (split first if need be), or of the
+ * whole region as one large page. Permissions and all. Returns the new version.
  */
 uint64_t sim_table_change_page(
 	struct sim_table *table, struct sim_place place, uint64_t permissions);
@@ -74,7 +76,8 @@ uint64_t sim_table_change_region(
 uint64_t sim_table_change_gig(
 	struct sim_table *table, struct sim_place place, uint64_t permissions);
 
-/* The flush that followed has returned: pages of the leaf of this size may not be older any more. */
+/* The flush that followed has returned: pages of the leaf of this size may not be older any more.
+ */
 void sim_table_retire(
 	struct sim_table *table, struct sim_place place, uint32_t page_bits, uint64_t version);
 

@@ -1,6 +1,6 @@
 /*
- * A VP's software TLB: a few translations with their size, address space and global bit. It belongs to
- * one thread. What may not enter: page tables, other VPs.
+ * A VP's software TLB: a few translations with their size, address space and global bit. It belongs
+ * to one thread. What may not enter: page tables, other VPs.
  */
 #ifndef PARAPET_SIM_TLB_H
 #define PARAPET_SIM_TLB_H

@@ -1,5 +1,6 @@
 /* Debug registers and single steps on SVM. See debug.h. */
 #include "arch/x86/asm.h"
+#include "arch/x86/cpu.h"
 #include "arch/x86/fault.h"
 #include "arch/x86/layout.h"
 #include "arch/x86/registers.h"
@@ -20,12 +21,7 @@ static bool breakpoints_survive_exits;
 
 void svm_debug_init_platform(void)
 {
-	struct cpuid_result hypervisor = asm_cpuid(0x40000000, 0);
-
-	/* "TCGTCGTCGTCG": QEMU's own processor. */
-	breakpoints_survive_exits = (asm_cpuid(1, 0).ecx & (1u << 31)) &&
-		hypervisor.ebx == 0x54474354 && hypervisor.ecx == 0x43544743 &&
-		hypervisor.edx == 0x47435447;
+	breakpoints_survive_exits = cpu_is_tcg();
 }
 
 /* --- the registers ------------------------------------------------------------------------------ */

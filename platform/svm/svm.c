@@ -35,6 +35,11 @@ static struct {
 	uint8_t *msrpm;
 	bool has_next_rip;
 	bool has_flush_asid;
+	/*
+	 * QEMU 7.2's processor may deliver an injected external interrupt a second time, whatever the
+	 * guest is doing then, unless an exit follows at once.
+	 */
+	bool injects_twice;
 	uint32_t vps;
 	struct svm_vp *vp[VP_COUNT_MAX];
 } svm;
@@ -245,8 +250,8 @@ static void svm_step(struct platform_vp *platform_vp)
 	svm_debug_step(&svm_vp(platform_vp)->debug, SVM_STEP_IRET);
 }
 
-static void svm_note_access(struct platform_vp *platform_vp, enum regs_access access,
-	uint64_t address, uint32_t size)
+static void svm_note_access(
+	struct platform_vp *platform_vp, enum regs_access access, uint64_t address, uint32_t size)
 {
 	svm_debug_note_access(&svm_vp(platform_vp)->debug, access, address, size);
 }
@@ -386,6 +391,11 @@ static void svm_run(struct platform_vp *platform_vp, struct vp_exit *exit)
 	struct insn_registers *registers = &platform_vp->registers;
 
 	svm_debug_enter(&vp->debug);
+	if (svm.injects_twice &&
+		(vmcb->event_injection & (EVENT_VALID | EVENT_TYPE_MASK)) ==
+			(EVENT_VALID | EVENT_TYPE_INTERRUPT)) {
+		apic_kick(cpu_this());
+	}
 	vmcb->rax = registers->gpr[INSN_RAX];
 	vmcb->rsp = registers->gpr[INSN_RSP];
 	vmcb->rip = registers->rip;
@@ -563,5 +573,6 @@ const struct platform_ops *svm_platform(uint32_t vps, const char **why)
 	memset(svm.msrpm, 0xff, MSRPM_BYTES);
 	npt_init();
 	svm_debug_init_platform();
+	svm.injects_twice = cpu_is_tcg();
 	return &svm_ops;
 }

@@ -1,4 +1,5 @@
-/* The flush path, one thread at a time: what each VP is told to invalidate. Races: verify/explore. */
+/* The flush path, one thread at a time: what each VP is told to invalidate. Races: verify/explore.
+ */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -202,7 +203,8 @@ static void test_full_kinds(void **state)
 	ask(0, 2, 0, NULL, 0);
 	assert_int_equal(enter(1, VTL0), FLUSH_FULL_NON_GLOBAL | FLUSH_FULL_ALL);
 	assert_int_equal(enter(1, VTL0), 0);
-	/* Ranges beside a full one: not handed out, they are covered; beside a non-global one they are. */
+	/* Ranges beside a full one: not handed out, they are covered; beside a non-global one they
+	 * are. */
 	ask(0, 2, FLUSH_NON_GLOBAL, NULL, 0);
 	ask(0, 2, 0, &(uint64_t){0x7000}, 1);
 	assert_int_equal(enter(1, VTL0), FLUSH_FULL_NON_GLOBAL);
@@ -304,7 +306,8 @@ static void test_half_written(void **state)
 	ask(0, 2, 0, &(uint64_t){0x5000}, 1);
 	assert_int_equal(enter(1, VTL0), FLUSH_FULL_ALL);
 	assert_int_equal(enter(1, VTL0), 0);
-	/* Now it finishes: nobody is told, nothing is lost, and one turn later the slot is free again. */
+	/* Now it finishes: nobody is told, nothing is lost, and one turn later the slot is free
+	 * again. */
 	atomic_u64_store(&slot->state, 0 << 2 | FLUSH_SLOT_READY, memory_order_release);
 	assert_int_equal(enter(1, VTL0), 0);
 	for (uint64_t i = 0; i < FLUSH_RING_SLOTS; i++)

@@ -1,4 +1,5 @@
-/* TLB locks, one thread at a time: who waits for whom, who is woken. Races are for verify/explore. */
+/* TLB locks, one thread at a time: who waits for whom, who is woken. Races are for verify/explore.
+ */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,13 +1,13 @@
 /*
- * The scheduler and the search. An execution is a list of choices: which thread makes its next access,
- * and how that turns out. The search goes through all lists depth first, running the program anew for
- * each, and turns back where it has been before: two points are the same if every thread has had the
- * same answers so far and the memory looks the same to those who still run. (States are told apart by
- * 64-bit hashes.)
+ * The scheduler and the search. An execution is a list of choices: which thread makes its next
+ * access, and how that turns out. The search goes through all lists depth first, running the
+ * program anew for each, and turns back where it has been before: two points are the same if every
+ * thread has had the same answers so far and the memory looks the same to those who still run.
+ * (States are told apart by 64-bit hashes.)
  *
  * Words that only one thread uses, and loads of words that only the loading thread writes, commute
- * with everything others do and are no scheduling points. Who uses what is found out on the way; when
- * that changes, the search starts over.
+ * with everything others do and are no scheduling points. Who uses what is found out on the way;
+ * when that changes, the search starts over.
  */
 #include "explore.h"
 #include "parapet/types.h"
@@ -34,7 +34,8 @@ struct thread {
 	struct memory_operation operation;
 	const void *address;
 	bool forever; /* it may wait for ever */
-	bool alone; /* its last load was of a word that nobody else writes: spinning on it is vain */
+	/* Its last load was of a word that nobody else writes: spinning on it is vain. */
+	bool alone;
 	void (*step)(void *argument);
 	void *argument;
 	const char *step_name;
@@ -78,7 +79,8 @@ static uint64_t *visited;
 static uint64_t visited_mask;
 static uint64_t visited_count;
 
-/* --- threads ------------------------------------------------------------------------------------ */
+/* --- threads ------------------------------------------------------------------------------------
+ */
 
 void explore_switch(void **from, void *to);
 
@@ -138,7 +140,8 @@ static void start_thread(uint32_t thread)
 	threads[thread].stack_pointer = stack;
 }
 
-/* --- words -------------------------------------------------------------------------------------- */
+/* --- words --------------------------------------------------------------------------------------
+ */
 
 static struct word *word_at(const void *address)
 {
@@ -188,7 +191,8 @@ static bool word_is_shared(const struct word *word)
 	return (word->users & (word->users - 1)) != 0;
 }
 
-/* Words that several threads use are locations of the model from the start, always in this order. */
+/* Words that several threads use are locations of the model from the start, always in this order.
+ */
 static void make_locations(void)
 {
 	for (uint32_t i = 0; i < word_count; i++) {
@@ -222,7 +226,8 @@ static void note_use(struct word *word, enum explore_kind kind)
 	}
 }
 
-/* --- accesses, as the core makes them -------------------------------------------------------------- */
+/* --- accesses, as the core makes them
+ * -------------------------------------------------------------- */
 
 static uint64_t apply(enum explore_kind kind, uint64_t found, uint64_t value, uint64_t expected)
 {
@@ -398,7 +403,8 @@ bool explore_view_is_latest(const struct atomic_u64 *atomic)
 		memory_view_is_latest((uint32_t)current, word->location);
 }
 
-/* --- the schedule ---------------------------------------------------------------------------------- */
+/* --- the schedule
+ * ---------------------------------------------------------------------------------- */
 
 /* In how many ways thread t can go on now. */
 static uint32_t ways(uint32_t t)
@@ -670,8 +676,8 @@ const char *explore_replay(const struct explore_scenario *what, const char *sche
 	struct explore_result found;
 	uint32_t fixed = 0;
 
-	/* A schedule counts the ways there are, and they depend on what is known about the words: find
-	 * that out again. */
+	/* A schedule counts the ways there are, and they depend on what is known about the words:
+	 * find that out again. */
 	explore_run(what, UINT64_MAX, &found);
 	for (const char *at = schedule; *at && fixed < STEPS_MAX; fixed++) {
 		char *end;

@@ -2,9 +2,9 @@
  * The explorer: runs a small program of two to four threads in every interleaving and with every
  * outcome that the memory model allows, and stops at the first failure with its schedule.
  *
- * A program is a scenario: setup() makes its memory what it is at the start, thread(n) are its threads.
- * Everything the threads share goes through core/atomic.h or explore_step; all else belongs to one
- * thread. Threads are deterministic but for what accesses and explore_choose return.
+ * A program is a scenario: setup() makes its memory what it is at the start, thread(n) are its
+ * threads. Everything the threads share goes through core/atomic.h or explore_step; all else
+ * belongs to one thread. Threads are deterministic but for what accesses and explore_choose return.
  */
 #ifndef PARAPET_EXPLORE_H
 #define PARAPET_EXPLORE_H
@@ -40,7 +40,8 @@ void explore_run(const struct explore_scenario *scenario, uint64_t states_max,
 /* One execution, each step printed. Returns its failure, NULL if there is none. */
 const char *explore_replay(const struct explore_scenario *scenario, const char *schedule);
 
-/* --- for scenarios ------------------------------------------------------------------------------ */
+/* --- for scenarios ------------------------------------------------------------------------------
+ */
 
 /* Ends the execution as a failure. */
 void explore_fail(const char *why);

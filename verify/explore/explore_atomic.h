@@ -1,6 +1,6 @@
 /*
- * The names of core/atomic.h, for the explorer: every access stops the VP that makes it and is carried
- * out when the scheduler says so, under the memory model of explore_memory.c. Included by
+ * The names of core/atomic.h, for the explorer: every access stops the VP that makes it and is
+ * carried out when the scheduler says so, under the memory model of explore_memory.c. Included by
  * core/atomic.h in place of its own definitions when PARAPET_EXPLORE is defined.
  */
 #ifndef PARAPET_EXPLORE_ATOMIC_H

@@ -1,7 +1,7 @@
 /*
- * The memory model. A thread has three views: what it has seen (a load can read nothing older), what
- * an acquire fence would add, what a release fence has fixed. A message carries the view of the
- * release that it belongs to; a read-modify-write carries on the one that it read. Sequentially
+ * The memory model. A thread has three views: what it has seen (a load can read nothing older),
+ * what an acquire fence would add, what a release fence has fixed. A message carries the view of
+ * the release that it belongs to; a read-modify-write carries on the one that it read. Sequentially
  * consistent fences meet in one more view. Stores may enter modification order before messages that
  * the thread has not seen, except between a read-modify-write and what it read. As in RC11, a load
  * never reads from a store that has not been executed yet.
@@ -18,7 +18,8 @@
 struct message {
 	uint64_t value;
 	struct memory_view view;
-	bool read_by_rmw; /* the next one in modification order is a read-modify-write of this one */
+	/* The next one in modification order is a read-modify-write of this one. */
+	bool read_by_rmw;
 };
 
 struct location {
@@ -131,7 +132,8 @@ static uint64_t written(const struct memory_operation *operation, uint64_t found
 	}
 }
 
-/* Whether the access can take the message at `place`: read it, or follow it in modification order. */
+/* Whether the access can take the message at `place`: read it, or follow it in modification order.
+ */
 static bool can_take(const struct memory_operation *operation, uint32_t place)
 {
 	const struct location *location = &locations[operation->location];

@@ -1,7 +1,7 @@
 /*
- * The memory that explored programs run on: C11 as RC11 defines it, operationally. Every location has
- * its modification order, a list of messages; every thread has a view, the oldest message of each
- * location that it may still read. What may not enter: scheduling, scenarios.
+ * The memory that explored programs run on: C11 as RC11 defines it, operationally. Every location
+ * has its modification order, a list of messages; every thread has a view, the oldest message of
+ * each location that it may still read. What may not enter: scheduling, scenarios.
  */
 #ifndef PARAPET_EXPLORE_MEMORY_H
 #define PARAPET_EXPLORE_MEMORY_H

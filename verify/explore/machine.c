@@ -1,7 +1,7 @@
 /*
  * The scenarios' machine. The oracle: an access with the old version of a page's table entry is a
- * failure once the flush has returned, and each one made before must happen before that return (or it
- * might still be on its way).
+ * failure once the flush has returned, and each one made before must happen before that return (or
+ * it might still be on its way).
  */
 #include "machine.h"
 
@@ -103,7 +103,8 @@ void machine_prime(vp_id_t vp, uint32_t page)
 	tlb[vp].version[page] = 0;
 }
 
-/* --- the guest and the processor ------------------------------------------------------------------- */
+/* --- the guest and the processor
+ * ------------------------------------------------------------------- */
 
 void machine_hold_off_kicks(vp_id_t vp)
 {
@@ -204,7 +205,8 @@ void machine_sleep(vp_id_t vp, bool forever)
 	}
 }
 
-/* --- VTL2 ---------------------------------------------------------------------------------------- */
+/* --- VTL2 ----------------------------------------------------------------------------------------
+ */
 
 struct returned {
 	vp_id_t me;

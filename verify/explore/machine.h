@@ -1,7 +1,7 @@
 /*
  * A small machine for scenarios: up to three VPs, each with a TLB, a line for kicks, and the core
- * proper; pages whose table entries change once, from version 0 to version 1. It says when an access
- * is stale. What may not enter: anything the core should do itself.
+ * proper; pages whose table entries change once, from version 0 to version 1. It says when an
+ * access is stale. What may not enter: anything the core should do itself.
  */
 #ifndef PARAPET_EXPLORE_MACHINE_H
 #define PARAPET_EXPLORE_MACHINE_H
@@ -23,9 +23,11 @@ void machine_setup(void);
 /* `vp` has the old translation of `page` in its TLB. In setup. */
 void machine_prime(vp_id_t vp, uint32_t page);
 
-/* --- the guest and the processor ------------------------------------------------------------------- */
+/* --- the guest and the processor
+ * ------------------------------------------------------------------- */
 
-/* From now on kicks stay pending; what has arrived is swallowed. Before run_enter_begin, run_idle_begin. */
+/* From now on kicks stay pending; what has arrived is swallowed. Before run_enter_begin,
+ * run_idle_begin. */
 void machine_hold_off_kicks(vp_id_t vp);
 
 /* One attempt to enter, the TLB invalidated as the core says. False: withdrawn for a request. */
@@ -34,7 +36,8 @@ bool machine_enter(vp_id_t vp, enum vtl vtl);
 /* The guest uses a page, through its TLB. */
 void machine_access(vp_id_t vp, uint32_t page);
 
-/* The guest runs until it is kicked, for ever if it is not; or it leaves of its own. Both are tried. */
+/* The guest runs until it is kicked, for ever if it is not; or it leaves of its own. Both are
+ * tried. */
 void machine_run_on(vp_id_t vp);
 
 /* Out, nothing kept from the exit. */
@@ -46,7 +49,8 @@ void machine_stay(vp_id_t vp, uint32_t page);
 /* Waits in VTL2, with nothing pending, for a kick. Must come unless `forever`. */
 void machine_sleep(vp_id_t vp, bool forever);
 
-/* --- VTL2 ---------------------------------------------------------------------------------------- */
+/* --- VTL2 ----------------------------------------------------------------------------------------
+ */
 
 /* VTL2 walks the tables now; the version it finds. */
 uint64_t machine_walk(uint32_t page);
@@ -58,8 +62,8 @@ void machine_use(vp_id_t vp, uint32_t page, uint64_t version);
 uint64_t machine_translated(vp_id_t vp, uint32_t page);
 
 /*
- * Changes page `first` to `first + count - 1`, asks the VPs in `mask` to flush them (`full`: everything), is
- * suspended if it must be; then says that the flush has returned.
+ * Changes page `first` to `first + count - 1`, asks the VPs in `mask` to flush them (`full`:
+ * everything), is suspended if it must be; then says that the flush has returned.
  */
 void machine_flush_pages(vp_id_t me, uint32_t first, uint32_t count, uint64_t mask, bool full);
 

@@ -1,7 +1,7 @@
 /*
  * explore [--short] [--states N] [SCENARIO]...: explores the scenarios, all if none is named, and
- * reports in TAP. explore --replay SCENARIO SCHEDULE prints one execution. explore --find: quiet; the
- * status says whether a failure was found, and its scenario is printed (for mutants).
+ * reports in TAP. explore --replay SCENARIO SCHEDULE prints one execution. explore --find: quiet;
+ * the status says whether a failure was found, and its scenario is printed (for mutants).
  */
 #include <stdio.h>
 #include <stdlib.h>

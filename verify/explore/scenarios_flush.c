@@ -1,4 +1,4 @@
-/* Flush against entry, flush against flush, the ring when it is full or half written. */
+/* Flush against entry and against flush; the ring when it is full. */
 #include "machine.h"
 #include "scenarios.h"
 
@@ -93,30 +93,6 @@ static void coalesced_kicks(uint32_t thread)
 	}
 }
 
-/* One position more is wanted than there are slots: in one queue, from two sides. */
-static void overflow(uint32_t thread)
-{
-	if (thread == 0) {
-		machine_flush_pages(0, 0, FLUSH_RING_SLOTS, 1 << 2, false);
-	} else if (thread == 1) {
-		machine_flush_pages(1, FLUSH_RING_SLOTS, 1, 1 << 2, false);
-	} else {
-		machine_enter(2, VTL0);
-		machine_access(2, 0);
-		machine_exit(2);
-		machine_enter(2, VTL0);
-		machine_access(2, FLUSH_RING_SLOTS);
-		machine_exit(2);
-	}
-}
-
-static void setup_overflow(void)
-{
-	machine_setup();
-	machine_prime(2, 0);
-	machine_prime(2, FLUSH_RING_SLOTS);
-}
-
 /* One producer goes round the ring; what is in a slot must be what was meant for this turn. */
 static void setup_turns(void)
 {
@@ -201,7 +177,5 @@ const struct explore_scenario flush_scenarios[] = {
 		NULL, false},
 	{"flush-coalesced", "two initiators, one kick", 3, false, setup_two_initiators,
 		coalesced_kicks, NULL, false},
-	{"flush-overflow", "more ranges than slots", 3, false, setup_overflow, overflow, NULL,
-		false},
 };
 const uint32_t flush_scenario_count = ARRAY_SIZE(flush_scenarios);

@@ -1,6 +1,6 @@
 /*
- * The ring alone, with initiators cut down to what touches it: they write, fence, look whether the VP
- * is in VTL2, and if it is, are done. For what needs several producers at the same slots.
+ * The ring alone, with initiators cut down to what touches it: they write, fence, look whether the
+ * VP is in VTL2, and if it is, are done. For what needs several producers at the same slots.
  */
 #include "core/flush/flush_queue.h"
 #include "machine.h"

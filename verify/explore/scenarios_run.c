@@ -38,7 +38,8 @@ static void post(uint32_t index)
 	run_request_post(&machine_run, 1, 1ull << index);
 }
 
-/* Like a platform's loop for a VP with nothing to run: serve, sleep, until both have been served. */
+/* Like a platform's loop for a VP with nothing to run: serve, sleep, until both have been served.
+ */
 static void idle_loop(vp_id_t vp, uint64_t all)
 {
 	while (true) {
