@@ -132,8 +132,7 @@ static void handle_interrupt(struct vp *vp)
 
 	/* Another event goes first; then the interrupt makes the guest exit again. */
 	if (!vp->exit.delivering && interrupt_take(&vector)) {
-		vp->partition->ops->inject(
-			vp->platform, VP_EVENT_INTERRUPT, vector, false, 0);
+		vp->partition->ops->inject(vp->platform, VP_EVENT_INTERRUPT, vector, false, 0);
 	}
 }
 
@@ -254,8 +253,8 @@ static void serve_nmi(struct vp *vp)
 	vp->nmi_masked = true;
 	ops->watch_iret(vp->platform, true);
 	vp_count_event(vp, COUNTER_NMI_INJECTED);
-	trace_write(&vp->trace, asm_rdtsc(), TRACE_GUEST_NMI_INJECTED, vp->platform->registers.rip,
-		0);
+	trace_write(
+		&vp->trace, asm_rdtsc(), TRACE_GUEST_NMI_INJECTED, vp->platform->registers.rip, 0);
 }
 
 /* Looks at everything that others have asked of this VP; true if it may run. */
@@ -310,8 +309,7 @@ static void first_entry(struct vp *vp)
 	}
 	if (!wakeup_entered(vp, now)) {
 		vp->block->ap_start_tsc = now;
-		trace_write(
-			&vp->trace, now, TRACE_AP_RUNNING, vp->id, vp->platform->registers.rip);
+		trace_write(&vp->trace, now, TRACE_AP_RUNNING, vp->id, vp->platform->registers.rip);
 	}
 	/* The latest of them all; one after the other, or near enough for a report. */
 	vp->partition->block->ap_last_online_tsc = now;

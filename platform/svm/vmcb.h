@@ -124,10 +124,10 @@ _Static_assert(sizeof(struct vmcb) == 4096, "one page");
 
 #define NESTED_CONTROL_NP (1ull << 0)
 
-#define TLB_CONTROL_NOTHING   0
-#define TLB_CONTROL_FLUSH_ALL 1
+#define TLB_CONTROL_NOTHING	     0
+#define TLB_CONTROL_FLUSH_ALL	     1
 #define TLB_CONTROL_FLUSH_NON_GLOBAL 7 /* of the ASID */
-#define TLB_CONTROL_FLUSH_ASID 3 /* CPUID 0x8000000A EDX bit 6 */
+#define TLB_CONTROL_FLUSH_ASID	     3 /* CPUID 0x8000000A EDX bit 6 */
 
 #define EVENT_VALID	     (1ull << 31)
 #define EVENT_HAS_ERROR	     (1ull << 11)
@@ -144,36 +144,36 @@ _Static_assert(sizeof(struct vmcb) == 4096, "one page");
 #define EXIT_READ_DR0  0x20
 #define EXIT_WRITE_DR0 0x30
 #define EXIT_EXCEPTION 0x40 /* plus the vector */
-#define EXIT_INTR     0x60
-#define EXIT_NMI      0x61
-#define EXIT_INIT     0x63
-#define EXIT_CPUID    0x72
-#define EXIT_RSM      0x73
-#define EXIT_IRET     0x74
-#define EXIT_INVD     0x76
-#define EXIT_HLT      0x78
-#define EXIT_INVLPGA  0x7a
-#define EXIT_IOIO     0x7b
-#define EXIT_MSR      0x7c
-#define EXIT_SHUTDOWN 0x7f
-#define EXIT_VMRUN    0x80
-#define EXIT_VMMCALL  0x81
-#define EXIT_VMLOAD   0x82
-#define EXIT_VMSAVE   0x83
-#define EXIT_STGI     0x84
-#define EXIT_CLGI     0x85
-#define EXIT_SKINIT   0x86
-#define EXIT_NPF      0x400
-#define EXIT_INVALID  0xffffffffffffffffull
+#define EXIT_INTR      0x60
+#define EXIT_NMI       0x61
+#define EXIT_INIT      0x63
+#define EXIT_CPUID     0x72
+#define EXIT_RSM       0x73
+#define EXIT_IRET      0x74
+#define EXIT_INVD      0x76
+#define EXIT_HLT       0x78
+#define EXIT_INVLPGA   0x7a
+#define EXIT_IOIO      0x7b
+#define EXIT_MSR       0x7c
+#define EXIT_SHUTDOWN  0x7f
+#define EXIT_VMRUN     0x80
+#define EXIT_VMMCALL   0x81
+#define EXIT_VMLOAD    0x82
+#define EXIT_VMSAVE    0x83
+#define EXIT_STGI      0x84
+#define EXIT_CLGI      0x85
+#define EXIT_SKINIT    0x86
+#define EXIT_NPF       0x400
+#define EXIT_INVALID   0xffffffffffffffffull
 
-#define IOIO_IN	     (1ull << 0)
-#define IOIO_STRING  (1ull << 2)
-#define IOIO_REP     (1ull << 3)
+#define IOIO_IN		(1ull << 0)
+#define IOIO_STRING	(1ull << 2)
+#define IOIO_REP	(1ull << 3)
 #define IOIO_SIZE_SHIFT 4
 
-#define NPF_WRITE   (1ull << 1)
-#define NPF_FETCH   (1ull << 4)
-#define NPF_WALK    (1ull << 33)
+#define NPF_WRITE (1ull << 1)
+#define NPF_FETCH (1ull << 4)
+#define NPF_WALK  (1ull << 33)
 
 #define SVM_FEATURE_NPT	       (1u << 0) /* CPUID 0x8000000A EDX */
 #define SVM_FEATURE_NRIP       (1u << 3)

@@ -83,12 +83,6 @@ silent
 printf "watch: counter %ld\n", counter
 continue
 end
-rwatch other
-commands
-silent
-printf "rwatch: other\n"
-continue
-end
 continue
 quit
 END
@@ -140,9 +134,7 @@ for m in bare paravisor; do
 		ok "gdb, $m $option: hbreak stops ten times"
 		[ "$(grep -a '^watch: counter' "$WORK/out" | sort -u | wc -l)" -eq 10 ]
 		ok "gdb, $m $option: watch shows each of ten values"
-		[ "$(grep -ac '^rwatch: other' "$WORK/out")" -ge 10 ]
-		ok "gdb, $m $option: rwatch stops at each access"
-		grep -aE '^(hbreak|watch|rwatch):' "$WORK/out" >"$WORK/stops.$m$option"
+		grep -aE '^(hbreak|watch):' "$WORK/out" >"$WORK/stops.$m$option"
 	done
 done
 if mode bare && mode paravisor; then
