@@ -6,7 +6,7 @@
 #include "partition/wakeup.h"
 
 #define ROM_BASE 0xc0000
-#define ROM_END  0x100000
+#define ROM_END	 0x100000
 
 void *guest_ram(const struct partition *partition, gpa_t gpa, uint64_t bytes)
 {

@@ -41,7 +41,7 @@
 #define CAPABILITY_MSIX	 0x11
 #define CAPABILITIES_MAX 48
 
-#define PM_STATE   3u	      /* D0 to D3, in the power management control register */
+#define PM_STATE   3u /* D0 to D3, in the power management control register */
 #define PCIE_RESET (1u << 15) /* function-level reset, in device control */
 
 #define BARS	    7 /* six and the ROM */

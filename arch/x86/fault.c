@@ -153,8 +153,7 @@ void fault_stop(const char *format, ...)
 	va_end(arguments);
 	begin_report();
 	log_line("E Parapet stops: %s", text);
-	report_backtrace(
-		(uint64_t)__builtin_return_address(0) - 1,
+	report_backtrace((uint64_t)__builtin_return_address(0) - 1,
 		*(const uint64_t *)__builtin_frame_address(0), 0);
 	finish();
 }

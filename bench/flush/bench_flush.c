@@ -341,7 +341,7 @@ static void report_cell(FILE *json, struct outcome outcomes[][ROUNDS_MAX], uint3
 	if (cell.targets != TO_ALL)
 		snprintf(targets, sizeof(targets), "%u", cell.targets);
 	for (uint32_t d = 0; d < ARRAY_SIZE(designs); d++) {
-		double rate[ROUNDS_MAX], p99[ROUNDS_MAX], ratio[ROUNDS_MAX];
+		double rate[ROUNDS_MAX] = {0}, p99[ROUNDS_MAX] = {0}, ratio[ROUNDS_MAX] = {0};
 		uint64_t over = 0, full = 0, delivered = 0;
 		struct spread rates, tails, ratios;
 

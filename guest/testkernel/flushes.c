@@ -368,6 +368,22 @@ static void everywhere(void (*function)(void *))
 		cpu_call(&cpus[i], function, NULL);
 }
 
+/* Nothing has changed for long: says who still does what, and gives up. */
+static void hang_report(void)
+{
+	uint64_t before[CPU_COUNT_MAX] = {0};
+
+	for (uint32_t i = 0; i < total; i++)
+		before[i] = atomic_load(&readers[i].reads);
+	clock_delay(1000000);
+	for (uint32_t i = 0; i < total; i++)
+		tap_note("processor %u: state %u, %lu looks, %lu of them in the last second", i,
+			(uint32_t)atomic_load(&cpus[i].state), atomic_load(&readers[i].reads),
+			atomic_load(&readers[i].reads) - before[i]);
+	tap_bail("the writer hangs after %lu changes: %lu stale so far", atomic_load(&changes),
+		readers_stale());
+}
+
 /*
  * Runs a writer on processor 1 while all others read, this one included: it must notice a writer that
  * hangs. Alone, it writes itself.
@@ -385,7 +401,10 @@ static void writer_run(void (*write)(void *), void (*read)(void *), void *job)
 	for (uint32_t i = 2; i < total; i++)
 		cpu_call_start(&cpus[i], read, NULL);
 	for (uint32_t i = 2; i < total; i++)
-		clock_wait_for(atomic_load(&readers[i].reads) > 0, LIMIT_US);
+		if (!clock_wait_for(atomic_load(&readers[i].reads) > 0, LIMIT_US)) {
+			tap_note("processor %u does not begin to read", i);
+			hang_report();
+		}
 	cpu_call_start(&cpus[1], write, job);
 	deadline = clock_deadline(LIMIT_US);
 	seen = atomic_load(&changes);
@@ -399,7 +418,7 @@ static void writer_run(void (*write)(void *), void (*read)(void *), void *job)
 			seen = atomic_load(&changes);
 			deadline = clock_deadline(LIMIT_US);
 		} else if (clock_passed(deadline)) {
-			tap_bail("the writer hangs: %lu stale so far", readers_stale());
+			hang_report();
 		}
 	} while (atomic_load_explicit(&cpus[1].state, memory_order_acquire) != CPU_IDLE);
 	atomic_store_explicit(&leave, true, memory_order_release);

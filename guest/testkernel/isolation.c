@@ -79,7 +79,9 @@ static bool page_is_firmware(uint64_t page, const struct memory_range *range)
  */
 static bool page_is_for_starting(uint64_t page)
 {
-	enum { TABLES_MAX = 8 };
+	enum {
+		TABLES_MAX = 8
+	};
 	static struct acpi_wakeup wakeup;
 	static bool looked, found;
 

@@ -254,7 +254,10 @@ static void ping_handle(struct trap_frame *frame)
  */
 static bool ball_gets_there(uint32_t rounds)
 {
-	enum { WINDOW_US = 10000000, WINDOWS = 6 };
+	enum {
+		WINDOW_US = 10000000,
+		WINDOWS = 6
+	};
 	uint32_t seen = 0;
 
 	for (int i = 0; i < WINDOWS; i++) {
@@ -285,7 +288,8 @@ static void ping_pong_test(const char *state, uint32_t rounds)
 		apic_ipi_send(cpus[partner].apic_id, ICR_ASSERT | VECTOR_PING);
 		right &= ball_gets_there(rounds);
 		tap_note("%lu ns each way",
-			(tsc_read() - start) * 1000 / (ball + 1) / (clock_frequency() / 1000000 + 1));
+			(tsc_read() - start) * 1000 / (ball + 1) /
+				(clock_frequency() / 1000000 + 1));
 	}
 	tap_check(right, "%u IPIs to and fro (%s)", rounds, state);
 }

@@ -155,8 +155,8 @@ struct platform_ops {
 	 * An instruction that Parapet carries out for the guest touches `size` bytes (1 to 8) at a
 	 * linear address, or a port: remembers it if a breakpoint of the guest's waits for that.
 	 */
-	void (*note_access)(struct platform_vp *vp, enum regs_access access, uint64_t address,
-		uint32_t size);
+	void (*note_access)(
+		struct platform_vp *vp, enum regs_access access, uint64_t address, uint32_t size);
 	/*
 	 * Parapet has carried out an instruction, or one iteration of it: delivers the trap that the
 	 * guest has asked for after it, by TF or by a breakpoint. False: there was none.

@@ -121,6 +121,8 @@ void svm_debug_reset(struct svm_debug *debug)
 
 void svm_debug_clear_addresses(struct svm_debug *debug)
 {
+	/* What comes after INIT is no entry that follows the exit, whichever that was. */
+	regs_gate_note_exit(&debug->gate, false);
 	for (int i = 0; i < 4; i++) {
 		write_register(debug, (enum regs_name)(REGS_DR0 + i), 0);
 	}
