@@ -8,8 +8,10 @@
  *   protect   a page that the others read is made read-only and writable again: two changes
  *   unmap     a page is mapped, touched and unmapped: one change
  *
- * Prints "tlbstorm: NAME CHANGES ELAPSED_US" for each. Anything whose amount of work depends on time
- * may not enter.
+ * Prints "tlbstorm: NAME CHANGES ELAPSED_US TENTH_NS MEDIAN_NS" for each: the whole, and how long a
+ * single step (two changes for protect, one for unmap) took, the fastest tenth's slowest and the
+ * middle one. Those two say what a change costs where the host has taken a processor away meanwhile.
+ * Anything whose amount of work depends on time may not enter.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -39,12 +41,12 @@ static void fail(const char *what)
 	exit(2);
 }
 
-static uint64_t time_get_us(void)
+static uint64_t time_get_ns(void)
 {
 	struct timespec now;
 
 	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
+	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
 }
 
 static void pin(int cpu)
@@ -77,38 +79,57 @@ static void *bystand(void *argument)
 	return NULL;
 }
 
-static void protect_change(uint32_t count)
+/* One step each; the step's number makes what is written differ. */
+static void protect_step(uint32_t step)
 {
-	for (uint32_t i = 0; i < count / 2; i++) {
-		void *page = (uint8_t *)pages + i % PAGES * PAGE;
+	void *page = (uint8_t *)pages + step % PAGES * PAGE;
 
-		/* Written while it may be, so that the entry has something to lose. */
-		*(volatile uint64_t *)page = i;
-		if (mprotect(page, PAGE, PROT_READ) || mprotect(page, PAGE, PROT_READ | PROT_WRITE))
-			fail("mprotect");
-	}
+	/* Written while it may be, so that the entry has something to lose. */
+	*(volatile uint64_t *)page = step;
+	if (mprotect(page, PAGE, PROT_READ) || mprotect(page, PAGE, PROT_READ | PROT_WRITE))
+		fail("mprotect");
 }
 
-static void unmap_change(uint32_t count)
+static void unmap_step(uint32_t step)
 {
-	for (uint32_t i = 0; i < count; i++) {
-		uint64_t *page = mmap(
-			NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	uint64_t *page =
+		mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
-		if (page == MAP_FAILED)
-			fail("mmap");
-		*(volatile uint64_t *)page = i;
-		if (munmap(page, PAGE))
-			fail("munmap");
-	}
+	if (page == MAP_FAILED)
+		fail("mmap");
+	*(volatile uint64_t *)page = step;
+	if (munmap(page, PAGE))
+		fail("munmap");
 }
 
-static void measure(const char *name, void (*change)(uint32_t), uint32_t count)
+static int by_value(const void *a, const void *b)
 {
-	uint64_t start = time_get_us();
+	uint64_t left = *(const uint64_t *)a, right = *(const uint64_t *)b;
 
-	change(count);
-	printf("tlbstorm: %s %u %llu\n", name, count, (unsigned long long)(time_get_us() - start));
+	return (left > right) - (left < right);
+}
+
+static void measure(const char *name, void (*step)(uint32_t), uint32_t steps, uint32_t changes)
+{
+	uint64_t *each = calloc(steps + 1, sizeof(*each));
+	uint64_t start, before;
+
+	if (!each)
+		fail("calloc");
+	start = before = time_get_ns();
+	for (uint32_t i = 0; i < steps; i++) {
+		step(i);
+
+		uint64_t now = time_get_ns();
+
+		each[i] = now - before;
+		before = now;
+	}
+	qsort(each, steps, sizeof(*each), by_value);
+	printf("tlbstorm: %s %u %llu %llu %llu\n", name, changes,
+		(unsigned long long)(before - start) / 1000, (unsigned long long)each[steps / 10],
+		(unsigned long long)each[steps / 2]);
+	free(each);
 }
 
 int main(int argc, char **argv)
@@ -143,8 +164,8 @@ int main(int argc, char **argv)
 	pin(first);
 	while (atomic_load(&ready) < others)
 		usleep(1000);
-	measure("protect", protect_change, (uint32_t)count);
-	measure("unmap", unmap_change, (uint32_t)count);
+	measure("protect", protect_step, (uint32_t)count / 2, (uint32_t)count);
+	measure("unmap", unmap_step, (uint32_t)count, (uint32_t)count);
 	atomic_store(&stop_asked, true);
 	for (uint32_t i = 0; i < others; i++)
 		pthread_join(threads[i], NULL);
