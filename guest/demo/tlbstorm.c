@@ -8,10 +8,10 @@
  *   protect   a page that the others read is made read-only and writable again: two changes
  *   unmap     a page is mapped, touched and unmapped: one change
  *
- * Prints "tlbstorm: NAME CHANGES ELAPSED_US TENTH_NS MEDIAN_NS" for each: the whole, and how long a
- * single step (two changes for protect, one for unmap) took, the fastest tenth's slowest and the
- * middle one. Those two say what a change costs where the host has taken a processor away meanwhile.
- * Anything whose amount of work depends on time may not enter.
+ * Prints "tlbstorm: NAME CHANGES ELAPSED_US STEPS STEP_NS" for each: the whole, then of the steps (two
+ * changes for protect, one for unmap) in which no other thread stood still for long, how many there
+ * were and how long the middle one took. So the host's other work shows in the former only. Anything
+ * whose amount of work depends on time may not enter.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -34,6 +34,17 @@ static volatile uint64_t *pages;
 static atomic_bool stop_asked;
 static atomic_uint ready;
 static bool busy;
+
+/* Longer than any flush takes, shorter than the turns in which hosts share out a processor. */
+#define STILL_NS 1000000u
+
+/* When a busy thread last came by, and the longest it has been away since that was reset. */
+static struct bystander {
+	_Alignas(64) _Atomic uint64_t last_ns;
+	_Atomic uint64_t away_ns;
+} bystanders[THREADS_MAX];
+static uint32_t others;
+static int places[THREADS_MAX]; /* the processor of each */
 
 static void fail(const char *what)
 {
@@ -65,16 +76,51 @@ static void touch(void)
 		(void)pages[i * (PAGE / sizeof(*pages))];
 }
 
+static void come_by(struct bystander *self)
+{
+	uint64_t now = time_get_ns();
+	uint64_t away = now - atomic_load_explicit(&self->last_ns, memory_order_relaxed);
+
+	if (away > atomic_load_explicit(&self->away_ns, memory_order_relaxed))
+		atomic_store_explicit(&self->away_ns, away, memory_order_relaxed);
+	atomic_store_explicit(&self->last_ns, now, memory_order_relaxed);
+}
+
+static void watch_begin(void)
+{
+	for (uint32_t i = 0; i < others; i++)
+		atomic_store_explicit(&bystanders[i].away_ns, 0, memory_order_relaxed);
+}
+
+/* Has every busy thread gone on all the time, up to now? */
+static bool watch_end(uint64_t now)
+{
+	bool all = true;
+
+	for (uint32_t i = 0; busy && i < others; i++) {
+		uint64_t last = atomic_load_explicit(&bystanders[i].last_ns, memory_order_relaxed);
+
+		all &= last + STILL_NS > now &&
+			atomic_load_explicit(&bystanders[i].away_ns, memory_order_relaxed) <
+				STILL_NS;
+	}
+	return all;
+}
+
 static void *bystand(void *argument)
 {
-	pin((int)(intptr_t)argument);
+	uint32_t number = (uint32_t)(intptr_t)argument;
+
+	pin(places[number]);
 	touch();
 	atomic_fetch_add(&ready, 1);
 	while (!atomic_load_explicit(&stop_asked, memory_order_relaxed)) {
-		if (busy)
+		if (busy) {
 			touch();
-		else
+			come_by(&bystanders[number]);
+		} else {
 			usleep(100000);
+		}
 	}
 	return NULL;
 }
@@ -113,22 +159,25 @@ static void measure(const char *name, void (*step)(uint32_t), uint32_t steps, ui
 {
 	uint64_t *each = calloc(steps + 1, sizeof(*each));
 	uint64_t start, before;
+	uint32_t undisturbed = 0;
 
 	if (!each)
 		fail("calloc");
 	start = before = time_get_ns();
 	for (uint32_t i = 0; i < steps; i++) {
+		watch_begin();
 		step(i);
 
 		uint64_t now = time_get_ns();
 
-		each[i] = now - before;
-		before = now;
+		if (watch_end(now))
+			each[undisturbed++] = now - before;
+		before = time_get_ns();
 	}
-	qsort(each, steps, sizeof(*each), by_value);
-	printf("tlbstorm: %s %u %llu %llu %llu\n", name, changes,
-		(unsigned long long)(before - start) / 1000, (unsigned long long)each[steps / 10],
-		(unsigned long long)each[steps / 2]);
+	qsort(each, undisturbed, sizeof(*each), by_value);
+	printf("tlbstorm: %s %u %llu %u %llu\n", name, changes,
+		(unsigned long long)(before - start) / 1000, undisturbed,
+		(unsigned long long)each[undisturbed / 2]);
 	free(each);
 }
 
@@ -136,7 +185,6 @@ int main(int argc, char **argv)
 {
 	unsigned long count = argc == 3 ? strtoul(argv[2], NULL, 10) : ~0ul;
 	pthread_t threads[THREADS_MAX];
-	uint32_t others = 0;
 	int first = -1;
 	cpu_set_t set;
 
@@ -157,7 +205,9 @@ int main(int argc, char **argv)
 			first = cpu;
 			continue;
 		}
-		errno = pthread_create(&threads[others++], NULL, bystand, (void *)(intptr_t)cpu);
+		places[others] = cpu;
+		errno = pthread_create(&threads[others], NULL, bystand, (void *)(intptr_t)others);
+		others++;
 		if (errno)
 			fail("pthread_create");
 	}

@@ -21,19 +21,21 @@
 #include "tap.h"
 #include "trap.h"
 
-#define BATCHES	     41u
-#define ROUNDS	     32u
+#define BATCHES	     401u
+#define ROUNDS	     4u
 #define VECTOR_FLUSH 0x62
 #define PAGES	     16u
 #define PAGE_BYTES   4096u
 #define CR4_PGE	     0x80ull
-#define LIMIT_US     10000000u
+#define LIMIT_US     6000000u
+#define STILL_MS     1u
 
 static _Alignas(4096) volatile uint8_t pages[PAGES * PAGE_BYTES];
 static _Alignas(4096) uint64_t input[HV_INPUT_WORDS];
 static atomic_bool leave;
 static _Atomic uint64_t asked, answered;
 static _Atomic uint64_t woken;
+static _Atomic uint64_t came_by, away; /* the busy one's: when last, and the longest pause */
 static uint64_t mask;
 
 static void pages_touch(void)
@@ -61,16 +63,23 @@ static void flush_handle(struct trap_frame *frame)
 	(void)frame;
 	eoi();
 	page_flush();
-	atomic_store_explicit(
-		&answered, atomic_load_explicit(&asked, memory_order_acquire), memory_order_release);
+	atomic_store_explicit(&answered, atomic_load_explicit(&asked, memory_order_acquire),
+		memory_order_release);
 }
 
 static void busy_run(void *argument)
 {
 	(void)argument;
 	interrupts_enable();
-	while (!atomic_load_explicit(&leave, memory_order_relaxed))
+	atomic_store(&came_by, tsc_read());
+	while (!atomic_load_explicit(&leave, memory_order_relaxed)) {
+		uint64_t now = tsc_read();
+
 		pages_touch();
+		if (now - atomic_load(&came_by) > atomic_load(&away))
+			atomic_store(&away, now - atomic_load(&came_by));
+		atomic_store(&came_by, now);
+	}
 }
 
 static void idle_run(void *argument)
@@ -146,25 +155,34 @@ static uint64_t time_of_one(uint64_t ticks)
 
 static void cost_measure(const char *name, void (*function)(void), void (*other)(void *))
 {
-	uint64_t batches[BATCHES], median, least;
+	uint64_t still = clock_frequency() / 1000 * STILL_MS;
+	uint64_t batches[BATCHES] = {0}, median, least;
+	uint64_t deadline;
+	uint32_t batch = 0;
 
 	atomic_store(&leave, false);
 	cpu_call_start(&cpus[1], other, NULL);
 	clock_delay(2000);
-	for (uint32_t batch = 0; batch < BATCHES; batch++) {
-		uint64_t start = tsc_read();
+	deadline = clock_deadline(LIMIT_US);
+	while (batch < BATCHES && !clock_passed(deadline)) {
+		uint64_t start = tsc_read(), end;
 
+		atomic_store(&away, 0);
 		for (uint32_t i = 0; i < ROUNDS; i++)
 			function();
-		batches[batch] = tsc_read() - start;
+		end = tsc_read();
+		if (other == busy_run &&
+			(atomic_load(&away) > still || atomic_load(&came_by) + still < end))
+			continue;
+		batches[batch++] = end - start;
 	}
 	atomic_store(&leave, true);
 	while (!cpu_call_done(&cpus[1], 1000))
 		apic_ipi_send(cpus[1].apic_id, ICR_ASSERT | VECTOR_FLUSH);
-	sort(batches, BATCHES);
-	median = time_of_one(batches[BATCHES / 2]);
+	sort(batches, batch);
+	median = time_of_one(batches[batch / 2]);
 	least = time_of_one(batches[0]);
-	print("flushcost: %s %u %lu.%lu %lu.%lu\n", name, ROUNDS, median / 10, median % 10,
+	print("flushcost: %s %u %lu.%lu %lu.%lu\n", name, batch, median / 10, median % 10,
 		least / 10, least % 10);
 }
 

@@ -16,6 +16,7 @@
 #define IOPM_BYTES  (3 * PAGE_SIZE)
 #define MSRPM_BYTES (2 * PAGE_SIZE)
 #define GUEST_ASID  1
+#define VMMCALL_BYTES 3
 
 struct svm_vp {
 	struct platform_vp vp;
@@ -351,6 +352,9 @@ static void exit_decode(struct vp_exit *exit, struct svm_vp *vp)
 		break;
 	case EXIT_VMMCALL:
 		exit->kind = VP_EXIT_HYPERCALL;
+		if (!exit->next_rip) {
+			exit->next_rip = vmcb->rip + VMMCALL_BYTES;
+		}
 		break;
 	case EXIT_NPF:
 		exit_memory(exit, vmcb);
