@@ -350,11 +350,13 @@ static bool enter(struct vp *vp)
 	if (full) {
 		partition->ops->flush_at_entry(vp->platform, full);
 	}
-	partition->ops->enter(vp->platform, &vp->exit);
+	partition->ops->enter(vp->platform);
+	/* Others wait for nothing but this: first of all. */
+	run_exited(&partition->run, vp->id);
 	if (full) {
 		flush_entered(&partition->flush, vp->id, VTL0);
 	}
-	run_exited(&partition->run, vp->id);
+	partition->ops->read_exit(vp->platform, &vp->exit);
 	partition->ops->kicks_open();
 	return true;
 }

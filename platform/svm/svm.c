@@ -13,10 +13,10 @@
 #include "platform/svm/svm.h"
 #include "platform/svm/vmcb.h"
 
-#define IOPM_BYTES  (3 * PAGE_SIZE)
-#define MSRPM_BYTES (2 * PAGE_SIZE)
-#define GUEST_ASID  1
-#define VMMCALL_BYTES 3
+#define IOPM_BYTES    (3 * PAGE_SIZE)
+#define MSRPM_BYTES   (2 * PAGE_SIZE)
+#define GUEST_ASID    1
+#define VMMCALL_BYTES 3 /* where the processor does not say: the TLFS knows no prefixes to it */
 
 struct svm_vp {
 	struct platform_vp vp;
@@ -388,7 +388,7 @@ static void exit_decode(struct vp_exit *exit, struct svm_vp *vp)
 	}
 }
 
-static void svm_run(struct platform_vp *platform_vp, struct vp_exit *exit)
+static void svm_run(struct platform_vp *platform_vp)
 {
 	struct svm_vp *vp = svm_vp(platform_vp);
 	struct vmcb *vmcb = vp->vmcb;
@@ -405,6 +405,14 @@ static void svm_run(struct platform_vp *platform_vp, struct vp_exit *exit)
 	vmcb->rip = registers->rip;
 	vmcb->rflags = registers->rflags;
 	svm_enter(vp->vmcb_hpa, registers->gpr, vp->host_vmcb_hpa);
+}
+
+static void svm_read_exit(struct platform_vp *platform_vp, struct vp_exit *exit)
+{
+	struct svm_vp *vp = svm_vp(platform_vp);
+	struct vmcb *vmcb = vp->vmcb;
+	struct insn_registers *registers = &platform_vp->registers;
+
 	registers->gpr[INSN_RAX] = vmcb->rax;
 	registers->gpr[INSN_RSP] = vmcb->rsp;
 	registers->rip = vmcb->rip;
@@ -527,6 +535,7 @@ static const struct platform_ops svm_ops = {
 	.invalidate = svm_invalidate,
 	.flush_at_entry = svm_flush_at_entry,
 	.enter = svm_run,
+	.read_exit = svm_read_exit,
 	.idle = interrupt_idle,
 	.kick = svm_kick,
 	.take_nmis = svm_take_nmis,
