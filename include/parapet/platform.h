@@ -123,6 +123,13 @@ struct platform_ops {
 	/* Called with kicks held: opens them and sleeps until one comes, pending ones included. */
 	void (*idle)(void);
 	/*
+	 * The same for a VP whose guest halts with interrupts enabled: an external interrupt ends it too,
+	 * is taken, and is the guest's: true, and its vector.
+	 */
+	bool (*idle_interrupts)(uint8_t *vector);
+	/* Exit with VP_EXIT_HALT when the guest halts. Not at first. */
+	void (*exit_on_halt)(struct platform_vp *vp, bool on);
+	/*
 	 * Invalidates one range of guest-virtual addresses in VTL0's translations, now; false: cannot,
 	 * or costs more than flushing everything at the next entry.
 	 */

@@ -238,6 +238,14 @@ static bool keep_event(struct vmcb *vmcb)
 	return true;
 }
 
+static void svm_exit_on_halt(struct platform_vp *platform_vp, bool on)
+{
+	struct vmcb *vmcb = svm_vp(platform_vp)->vmcb;
+
+	vmcb->intercept1 =
+		on ? vmcb->intercept1 | INTERCEPT1_HLT : vmcb->intercept1 & ~INTERCEPT1_HLT;
+}
+
 static void svm_watch_iret(struct platform_vp *platform_vp, bool on)
 {
 	struct vmcb *vmcb = svm_vp(platform_vp)->vmcb;
@@ -537,6 +545,8 @@ static const struct platform_ops svm_ops = {
 	.enter = svm_run,
 	.read_exit = svm_read_exit,
 	.idle = interrupt_idle,
+	.idle_interrupts = interrupt_idle_take,
+	.exit_on_halt = svm_exit_on_halt,
 	.kick = svm_kick,
 	.take_nmis = svm_take_nmis,
 	.system_read = svm_system_read,
