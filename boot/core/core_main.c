@@ -328,6 +328,26 @@ static void number_vps(uint32_t vps)
 	};
 }
 
+/*
+ * Whether flush hypercalls are recommended. `auto` takes what measures better (docs/benchmarks.md):
+ * with one VP there is nobody else's TLB, and only exits to lose. With more, hypercalls are ahead where
+ * it matters, with the others at work: on QEMU's processor by as much as the guest's own interrupt
+ * handlers, which exit themselves; on one with exits of a microsecond there is no case known where they
+ * are far behind.
+ */
+static bool recommend_flush_hypercalls(enum tlb_flush tlb_flush, uint32_t vps)
+{
+	switch (tlb_flush) {
+	case TLB_FLUSH_HYPERCALL:
+		return true;
+	case TLB_FLUSH_IPI:
+		return false;
+	case TLB_FLUSH_AUTO:
+		break;
+	}
+	return vps > 1;
+}
+
 static void create_vps(void)
 {
 	static const struct run_ops run_ops = {.kick = kick};
@@ -336,7 +356,8 @@ static void create_vps(void)
 
 	partition.vp_count = vps;
 	partition.vp_stride = partition.options.vp_stride ? partition.options.vp_stride : 1;
-	partition.flush_hypercalls = partition.options.tlb_flush != TLB_FLUSH_IPI;
+	partition.flush_hypercalls = recommend_flush_hypercalls(partition.options.tlb_flush, vps);
+	log_info("I flush hypercalls are %srecommended", partition.flush_hypercalls ? "" : "not ");
 	run_init(&partition.run, memory_take(vps * sizeof(struct run_vp), CACHE_LINE_BYTES), vps,
 		&run_ops, &partition);
 	/* A PAUSE of QEMU's goes through its main loop and its big lock, which the VP that is waited
