@@ -40,6 +40,7 @@ static struct {
 	 * guest is doing then, unless an exit follows at once.
 	 */
 	bool injects_twice;
+	bool loses_interrupts; /* QEMU: one that comes just as the guest exits (arch/x86/apic.h) */
 	uint32_t vps;
 	struct svm_vp *vp[VP_COUNT_MAX];
 } svm;
@@ -390,6 +391,9 @@ static void svm_run(struct platform_vp *platform_vp, struct vp_exit *exit)
 	struct vmcb *vmcb = vp->vmcb;
 	struct insn_registers *registers = &platform_vp->registers;
 
+	if (svm.loses_interrupts) {
+		apic_find_lost_kick();
+	}
 	svm_debug_enter(&vp->debug);
 	if (svm.injects_twice &&
 		(vmcb->event_injection & (EVENT_VALID | EVENT_TYPE_MASK)) ==
@@ -401,6 +405,9 @@ static void svm_run(struct platform_vp *platform_vp, struct vp_exit *exit)
 	vmcb->rip = registers->rip;
 	vmcb->rflags = registers->rflags;
 	svm_enter(vp->vmcb_hpa, registers->gpr, vp->host_vmcb_hpa);
+	if (svm.loses_interrupts) {
+		apic_find_lost_interrupt();
+	}
 	registers->gpr[INSN_RAX] = vmcb->rax;
 	registers->gpr[INSN_RSP] = vmcb->rsp;
 	registers->rip = vmcb->rip;
@@ -414,6 +421,14 @@ static void svm_run(struct platform_vp *platform_vp, struct vp_exit *exit)
 	if (exit->kind == VP_EXIT_MSR) {
 		exit->msr.index = (uint32_t)registers->gpr[INSN_RCX];
 	}
+}
+
+static void svm_idle(void)
+{
+	if (svm.loses_interrupts) {
+		apic_find_lost_kick();
+	}
+	interrupt_idle();
 }
 
 static void svm_kick(vp_id_t target)
@@ -523,7 +538,7 @@ static const struct platform_ops svm_ops = {
 	.invalidate = svm_invalidate,
 	.flush_at_entry = svm_flush_at_entry,
 	.enter = svm_run,
-	.idle = interrupt_idle,
+	.idle = svm_idle,
 	.kick = svm_kick,
 	.take_nmis = svm_take_nmis,
 	.system_read = svm_system_read,
@@ -573,6 +588,6 @@ const struct platform_ops *svm_platform(uint32_t vps, const char **why)
 	memset(svm.msrpm, 0xff, MSRPM_BYTES);
 	npt_init();
 	svm_debug_init_platform();
-	svm.injects_twice = cpu_is_tcg();
+	svm.injects_twice = svm.loses_interrupts = cpu_is_tcg();
 	return &svm_ops;
 }
