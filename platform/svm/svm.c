@@ -41,8 +41,10 @@ static struct {
 	 * guest is doing then, unless an exit follows at once.
 	 */
 	bool injects_twice;
+	bool loses_interrupts; /* QEMU: one that comes just as the guest exits (arch/x86/apic.h) */
 	uint32_t vps;
 	struct svm_vp *vp[VP_COUNT_MAX];
+	struct npt_space npt;
 } svm;
 
 static struct svm_vp *svm_vp(struct platform_vp *vp)
@@ -118,7 +120,7 @@ static struct platform_vp *svm_vp_create(vp_id_t id)
 	vmcb->msrpm_base = memory_hpa(svm.msrpm).value;
 	vmcb->asid = GUEST_ASID;
 	vmcb->nested_control = NESTED_CONTROL_NP;
-	vmcb->nested_cr3 = npt_root();
+	vmcb->nested_cr3 = npt_root(&svm.npt, VTL0);
 	svm.vp[id] = vp;
 	svm_debug_create(&vp->debug, vmcb, &vp->vp.registers);
 	svm_vp_init(&vp->vp);
@@ -402,6 +404,9 @@ static void svm_run(struct platform_vp *platform_vp)
 	struct vmcb *vmcb = vp->vmcb;
 	struct insn_registers *registers = &platform_vp->registers;
 
+	if (svm.loses_interrupts) {
+		apic_find_lost_kick();
+	}
 	svm_debug_enter(&vp->debug);
 	if (svm.injects_twice &&
 		(vmcb->event_injection & (EVENT_VALID | EVENT_TYPE_MASK)) ==
@@ -421,6 +426,9 @@ static void svm_read_exit(struct platform_vp *platform_vp, struct vp_exit *exit)
 	struct vmcb *vmcb = vp->vmcb;
 	struct insn_registers *registers = &platform_vp->registers;
 
+	if (svm.loses_interrupts) {
+		apic_find_lost_interrupt();
+	}
 	registers->gpr[INSN_RAX] = vmcb->rax;
 	registers->gpr[INSN_RSP] = vmcb->rsp;
 	registers->rip = vmcb->rip;
@@ -434,6 +442,22 @@ static void svm_read_exit(struct platform_vp *platform_vp, struct vp_exit *exit)
 	if (exit->kind == VP_EXIT_MSR) {
 		exit->msr.index = (uint32_t)registers->gpr[INSN_RCX];
 	}
+}
+
+static void svm_idle(void)
+{
+	if (svm.loses_interrupts) {
+		apic_find_lost_kick();
+	}
+	interrupt_idle();
+}
+
+static bool svm_idle_interrupts(uint8_t *vector)
+{
+	if (svm.loses_interrupts) {
+		apic_find_lost_kick();
+	}
+	return interrupt_idle_take(vector);
 }
 
 static void svm_kick(vp_id_t target)
@@ -532,6 +556,21 @@ static void svm_open_msr(uint32_t index, bool read, bool write)
 	}
 }
 
+static void *svm_memory_create(uint32_t trees, uint64_t ram_bytes)
+{
+	uint32_t pages = npt_pages_needed(trees, ram_bytes);
+	void *base = memory_take(pages * PAGE_SIZE, PAGE_SIZE);
+	struct atomic_u64 *free =
+		memory_take(NPT_POOL_WORDS(pages) * sizeof(struct atomic_u64), CACHE_LINE_BYTES);
+	uint32_t *next = memory_take(pages * sizeof(uint32_t), CACHE_LINE_BYTES);
+
+	npt_pool_init(&svm.npt.pool, base, memory_hpa(base).value, pages, free, next);
+	if (!npt_space_init(&svm.npt, trees, asm_cpuid(0x80000001, 0).edx & (1u << 26))) {
+		fault_stop("%u table pages do not suffice for %u trees", pages, trees);
+	}
+	return &svm.npt;
+}
+
 static const struct platform_ops svm_ops = {
 	.name = "svm",
 	.vp_create = svm_vp_create,
@@ -544,8 +583,8 @@ static const struct platform_ops svm_ops = {
 	.flush_at_entry = svm_flush_at_entry,
 	.enter = svm_run,
 	.read_exit = svm_read_exit,
-	.idle = interrupt_idle,
-	.idle_interrupts = interrupt_idle_take,
+	.idle = svm_idle,
+	.idle_interrupts = svm_idle_interrupts,
 	.exit_on_halt = svm_exit_on_halt,
 	.kick = svm_kick,
 	.take_nmis = svm_take_nmis,
@@ -563,7 +602,8 @@ static const struct platform_ops svm_ops = {
 	.clear_interrupt_shadow = svm_clear_interrupt_shadow,
 	.tsc_offset = svm_tsc_offset,
 	.set_tsc_offset = svm_set_tsc_offset,
-	.map = npt_set,
+	.memory_create = svm_memory_create,
+	.memory = &npt_protect_ops,
 	.open_ports = svm_open_ports,
 	.close_ports = svm_close_ports,
 	.open_msr = svm_open_msr,
@@ -594,8 +634,7 @@ const struct platform_ops *svm_platform(uint32_t vps, const char **why)
 	svm.msrpm = memory_take(MSRPM_BYTES, PAGE_SIZE);
 	memset(svm.iopm, 0xff, IOPM_BYTES);
 	memset(svm.msrpm, 0xff, MSRPM_BYTES);
-	npt_init();
 	svm_debug_init_platform();
-	svm.injects_twice = cpu_is_tcg();
+	svm.injects_twice = svm.loses_interrupts = cpu_is_tcg();
 	return &svm_ops;
 }
