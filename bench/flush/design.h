@@ -23,6 +23,7 @@ struct design {
 extern const struct design design_parapet;
 extern const struct design design_locked;
 extern const struct design design_shared_ring;
+extern const struct design design_kicks;
 
 /* A range is delivered to the VP; or everything is. */
 void bench_invalidate(vp_id_t vp, uint64_t range);
