@@ -53,59 +53,6 @@ void vpset_iter_begin(struct vpset_iter *iter, const struct vpset *set)
 		iter->next = set->one;
 }
 
-/* The next VP index of a set of banks, whether or not there is such a VP. */
-static bool vpset_next_index(struct vpset_iter *iter, uint32_t *index)
-{
-	const struct vpset *set = iter->set;
-
-	while (iter->bits_left == 0) {
-		if (iter->banks_left == 0)
-			return false;
-		iter->bank_first_index =
-			(uint32_t)__builtin_ctzll(iter->banks_left) * VPSET_BANK_BITS;
-		iter->banks_left &= iter->banks_left - 1;
-		iter->bits_left =
-			set->banks ? set->banks[iter->bank_words_used++] : set->inline_bank;
-	}
-	*index = iter->bank_first_index + (uint32_t)__builtin_ctzll(iter->bits_left);
-	iter->bits_left &= iter->bits_left - 1;
-	return true;
-}
-
-static bool vpset_map_index(const struct vpset_map *map, uint32_t index, vp_id_t *vp)
-{
-	if (index >= map->index_count || map->vp_of_index[index] == VPSET_NO_VP)
-		return false;
-	*vp = map->vp_of_index[index];
-	return true;
-}
-
-bool vpset_iter_next(struct vpset_iter *iter, vp_id_t *vp)
-{
-	const struct vpset *set = iter->set;
-	uint32_t index;
-
-	switch (set->kind) {
-	case VPSET_ALL:
-		if (iter->next >= set->map->vp_count)
-			return false;
-		*vp = iter->next++;
-		return true;
-	case VPSET_ONE:
-		if (iter->next != set->one)
-			return false;
-		*vp = iter->next++;
-		return true;
-	case VPSET_BANKS:
-		while (vpset_next_index(iter, &index)) {
-			if (vpset_map_index(set->map, index, vp))
-				return true;
-		}
-		return false;
-	}
-	return false;
-}
-
 bool vpset_all_exist(const struct vpset *set, uint32_t *index)
 {
 	struct vpset_iter iter;
