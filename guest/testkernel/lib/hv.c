@@ -21,16 +21,22 @@ void hv_start(void)
 	msr_write(HV_MSR_HYPERCALL, (uint64_t)hv_page | HV_ENABLE);
 }
 
-uint64_t hv_call(uint64_t value, uint64_t input)
+uint64_t hv_call_in(const void *page, uint64_t value, uint64_t input, uint64_t output)
 {
+	register uint64_t r8 __asm__("r8") = output;
 	uint64_t result;
 
 	/* The red zone is not used here: a call from assembly is safe. */
-	__asm__ volatile("call *%4"
-			 : "=a"(result), "+c"(value), "+d"(input)
-			 : "a"(0x5a5a5a5a5a5a5a5aull), "r"(hv_page)
-			 : "memory", "r8", "r9", "r10", "r11", "cc");
+	__asm__ volatile("call *%5"
+			 : "=a"(result), "+c"(value), "+d"(input), "+r"(r8)
+			 : "a"(0x5a5a5a5a5a5a5a5aull), "r"(page)
+			 : "memory", "r9", "r10", "r11", "cc");
 	return result;
+}
+
+uint64_t hv_call(uint64_t value, uint64_t input)
+{
+	return hv_call_in(hv_page, value, input, 0);
 }
 
 uint64_t hv_call_bare(uint64_t value, uint64_t input)
