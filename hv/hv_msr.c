@@ -159,7 +159,7 @@ static bool write_assist_page(struct vp *vp, uint64_t value)
 	if (value & PAGE_RESERVED) {
 		return false;
 	}
-	if (page_moves(vp->hv_assist_page, value)) {
+	if (page_moves(vp->vtl[vp->active_vtl].assist_page, value)) {
 		void *page = msr_page(vp, value);
 
 		if (!page) {
@@ -167,7 +167,7 @@ static bool write_assist_page(struct vp *vp, uint64_t value)
 		}
 		__builtin_memset(page, 0, PAGE_SIZE);
 	}
-	vp->hv_assist_page = value;
+	vp->vtl[vp->active_vtl].assist_page = value;
 	return true;
 }
 
@@ -203,7 +203,7 @@ bool hv_msr_read(struct vp *vp, uint32_t index, uint64_t *value)
 		*value = lapic_read(vp, APIC_TPR);
 		return true;
 	case HV_MSR_VP_ASSIST_PAGE:
-		*value = vp->hv_assist_page;
+		*value = vp->vtl[vp->active_vtl].assist_page;
 		return true;
 	case HV_MSR_TSC_INVARIANT:
 		*value = load(&hv.tsc_invariant);

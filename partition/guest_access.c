@@ -80,7 +80,7 @@ enum walk_status guest_translate(
 	 * What this walk finds is used until the next entry (which releases): whoever flushes from now
 	 * on waits for that. A walk that begins after this sees every change flushed before.
 	 */
-	tlblock_take(&vp->partition->tlblock, vp->id, VTL0, VTL2);
+	tlblock_take(&vp->partition->tlblock, vp->id, vp->active_vtl, VTL2);
 	vp->partition->ops->system_read(vp->platform, &state);
 
 	const struct walk_registers registers = {

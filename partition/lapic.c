@@ -36,22 +36,20 @@ uint32_t lapic_read(struct vp *vp, uint32_t offset)
 }
 
 /* AMD64 APM volume 2, 16.6.1: flat and cluster model. */
-static bool matches_logical(const struct vp *vp, uint32_t destination)
+static bool matches_logical(uint32_t ldr, uint32_t dfr, uint32_t destination)
 {
-	/* Relaxed: see lapic_reset. */
-	uint32_t ldr = atomic_u32_load(&vp->apic_ldr, memory_order_relaxed) >> 24;
-	uint32_t dfr = atomic_u32_load(&vp->apic_dfr, memory_order_relaxed) >> 28;
-
+	ldr >>= 24;
 	if (destination == DESTINATION_ALL) {
 		return true;
 	}
-	if (dfr == 0xf) {
+	if (dfr >> 28 == 0xf) {
 		return ldr & destination;
 	}
 	return ldr >> 4 == destination >> 4 && (ldr & destination & 0xf);
 }
 
-static bool is_target(const struct vp *from, const struct vp *vp, uint32_t high, uint32_t low)
+bool lapic_is_target(const struct vp *from, const struct vp *vp, uint32_t ldr, uint32_t dfr,
+	uint32_t high, uint32_t low)
 {
 	uint32_t destination = high >> 24;
 
@@ -66,7 +64,7 @@ static bool is_target(const struct vp *from, const struct vp *vp, uint32_t high,
 		break;
 	}
 	if (low & APIC_ICR_LOGICAL) {
-		return matches_logical(vp, destination);
+		return matches_logical(ldr, dfr, destination);
 	}
 	return destination == DESTINATION_ALL || destination == vp->apic_id;
 }
@@ -98,7 +96,10 @@ void lapic_command(struct vp *vp, uint32_t high, uint32_t low)
 	for (uint32_t i = 0; i < partition->vp_count; i++) {
 		struct vp *target = partition->vp[i];
 
-		if (!is_target(vp, target, high, low)) {
+		/* Relaxed, both: see lapic_reset. */
+		if (!lapic_is_target(vp, target,
+			    atomic_u32_load(&target->apic_ldr, memory_order_relaxed),
+			    atomic_u32_load(&target->apic_dfr, memory_order_relaxed), high, low)) {
 			continue;
 		}
 		if (mode == APIC_MODE_INIT) {

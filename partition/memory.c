@@ -7,6 +7,7 @@
 #include "partition/exits.h"
 #include "partition/guest_access.h"
 #include "partition/policy.h"
+#include "partition/vtl_apic.h"
 #include "partition/wakeup.h"
 
 /* What an access callback leaves for exit_handle_memory. */
@@ -29,7 +30,8 @@ static uint64_t device_read(struct vp *vp, gpa_t gpa, uint32_t size)
 	uint32_t offset = gpa.value & ~PAGE_MASK;
 
 	if (lapic_owns_memory(gpa)) {
-		uint64_t value = lapic_read(vp, offset & ~15u);
+		uint64_t value = vp->active_vtl == VTL1 ? vtl_apic_read(vp, offset & ~15u)
+							: lapic_read(vp, offset & ~15u);
 
 		return offset % 16 < 4 ? value >> (8 * (offset % 4)) : 0;
 	}
@@ -56,7 +58,9 @@ static void device_write(struct vp *vp, gpa_t gpa, uint32_t size, uint64_t value
 
 	if (lapic_owns_memory(gpa)) {
 		/* AMD64 APM volume 2, 16.3.2: aligned dwords; other sizes are undefined. */
-		if (size == 4 && offset % 16 == 0) {
+		if (size == 4 && offset % 16 == 0 && vp->active_vtl == VTL1) {
+			vtl_apic_write(vp, offset, (uint32_t)value);
+		} else if (size == 4 && offset % 16 == 0) {
 			lapic_write(vp, offset, (uint32_t)value);
 		}
 	} else if (ioapic_owns_memory(gpa)) {
@@ -267,7 +271,8 @@ void exit_handle_memory(struct vp *vp)
 		vp_deny(vp, COUNTER_DENIED_MEMORY, vp->exit.memory.gpa.value);
 		end_guest(vp, BLOCK_END_TRIPLE_FAULT, 0);
 	}
-	if (vp->exit.memory.execute && wakeup_owns_fetch(vp->exit.memory.gpa)) {
+	if (vp->exit.memory.execute && vp->active_vtl == VTL0 &&
+		wakeup_owns_fetch(vp->exit.memory.gpa)) {
 		wakeup_offline(vp);
 		return;
 	}

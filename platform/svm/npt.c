@@ -11,7 +11,8 @@
 #define TABLE_BITS (PTE_PRESENT | PTE_WRITE | PTE_USER | PTE_ACCESSED)
 
 static struct {
-	uint64_t *root;
+	uint64_t *root[2];
+	uint32_t vtls;
 	uint64_t pages;
 	bool huge; /* 1 GiB entries exist */
 } npt;
@@ -22,15 +23,18 @@ static uint64_t *table_new(void)
 	return memory_take(PAGE_SIZE, PAGE_SIZE);
 }
 
-void npt_init(void)
+void npt_init(uint32_t vtls)
 {
-	npt.root = table_new();
+	npt.vtls = vtls;
+	for (uint32_t vtl = 0; vtl < vtls; vtl++) {
+		npt.root[vtl] = table_new();
+	}
 	npt.huge = asm_cpuid(0x80000001, 0).edx & (1u << 26);
 }
 
-uint64_t npt_root(void)
+uint64_t npt_root(enum vtl vtl)
 {
-	return memory_hpa(npt.root).value;
+	return memory_hpa(npt.root[vtl]).value;
 }
 
 uint64_t npt_pages(void)
@@ -99,5 +103,7 @@ static void set_level(uint64_t *table, int level, uint64_t base, uint64_t end, u
 
 void npt_set(gpa_t base, uint64_t bytes, uint32_t access)
 {
-	set_level(npt.root, LEVELS, base.value, base.value + bytes, access);
+	for (uint32_t vtl = 0; vtl < npt.vtls; vtl++) {
+		set_level(npt.root[vtl], LEVELS, base.value, base.value + bytes, access);
+	}
 }

@@ -8,11 +8,11 @@
 
 #include <parapet/types.h>
 
-/* Takes the root from Parapet's memory. At start, once. */
-void npt_init(void);
+/* Takes the roots of so many VTLs' trees from Parapet's memory. At start, once. */
+void npt_init(uint32_t vtls);
 
-/* Physical address of the root, for the control blocks. */
-uint64_t npt_root(void);
+/* Physical address of a VTL's root, for the control blocks. */
+uint64_t npt_root(enum vtl vtl);
 
 /*
  * Sets the access (ACCESS_ bits) of [base, base + bytes), both 4 KiB-aligned; splits larger entries

@@ -13,16 +13,26 @@
 #include "platform/svm/svm.h"
 #include "platform/svm/vmcb.h"
 
-#define IOPM_BYTES  (3 * PAGE_SIZE)
-#define MSRPM_BYTES (2 * PAGE_SIZE)
-#define GUEST_ASID  1
+#define IOPM_BYTES	(3 * PAGE_SIZE)
+#define MSRPM_BYTES	(2 * PAGE_SIZE)
+#define GUEST_ASID(vtl) (1u + (vtl))
 
+/* The registers whose writing can be watched, as intercept bits. */
+#define WATCH_INTERCEPTS1 (INTERCEPT1_IDTR | INTERCEPT1_GDTR | INTERCEPT1_LDTR | INTERCEPT1_TR)
+#define WATCH_INTERCEPTS2 INTERCEPT2_XSETBV
+
+/* A VP in one of its VTLs. */
 struct svm_vp {
 	struct platform_vp vp;
 	struct vmcb *vmcb;
 	uint64_t vmcb_hpa;
 	uint64_t host_vmcb_hpa; /* this processor's own FS, GS, TR, ... while the guest runs */
 	uint64_t host_save_hpa; /* where VMRUN keeps the rest of it */
+	enum vtl vtl;
+	bool active; /* else TSC_AUX is here and not in the processor */
+	bool notify; /* interrupts of the machine make it exit */
+	uint8_t offered; /* the interrupt that the control block offers, or 0 */
+	uint64_t tsc_aux;
 	struct svm_debug debug;
 };
 
@@ -35,6 +45,8 @@ static struct {
 	uint8_t *msrpm;
 	bool has_next_rip;
 	bool has_flush_asid;
+	bool has_tsc_aux;
+	uint8_t *msrpm_watched; /* the same, less what is kept for each VTL */
 	/*
 	 * QEMU 7.2's processor may deliver an injected external interrupt a second time, whatever the
 	 * guest is doing then, unless an exit follows at once.
@@ -99,15 +111,27 @@ static void svm_vp_restart(struct platform_vp *platform_vp)
 	svm_debug_clear_addresses(&svm_vp(platform_vp)->debug);
 }
 
-static struct platform_vp *svm_vp_create(vp_id_t id)
+static struct platform_vp *svm_vp_create(vp_id_t id, enum vtl vtl)
 {
 	struct svm_vp *vp = memory_take(sizeof(*vp), CACHE_LINE_BYTES);
 	struct vmcb *vmcb = memory_take(PAGE_SIZE, PAGE_SIZE);
+	struct svm_parked *parked;
 
+	vp->vtl = vtl;
+	vp->active = vtl == VTL0;
 	vp->vmcb = vmcb;
 	vp->vmcb_hpa = memory_hpa(vmcb).value;
-	vp->host_vmcb_hpa = memory_hpa(memory_take(PAGE_SIZE, PAGE_SIZE)).value;
-	vp->host_save_hpa = memory_hpa(memory_take(PAGE_SIZE, PAGE_SIZE)).value;
+	if (vtl == VTL0) {
+		vp->host_vmcb_hpa = memory_hpa(memory_take(PAGE_SIZE, PAGE_SIZE)).value;
+		vp->host_save_hpa = memory_hpa(memory_take(PAGE_SIZE, PAGE_SIZE)).value;
+		parked = memory_take(sizeof(*parked), sizeof(uint64_t));
+		svm.vp[id] = vp;
+	} else {
+		vp->host_vmcb_hpa = svm.vp[id]->host_vmcb_hpa;
+		vp->host_save_hpa = svm.vp[id]->host_save_hpa;
+		parked = svm.vp[id]->debug.parked;
+		vmcb->interrupt_control = VIRTUAL_INTR_MASKING;
+	}
 	vmcb->intercept1 = INTERCEPT1_NMI | INTERCEPT1_INIT | INTERCEPT1_CPUID | INTERCEPT1_RSM |
 		INTERCEPT1_INVD | INTERCEPT1_INVLPGA | INTERCEPT1_IOIO | INTERCEPT1_MSR |
 		INTERCEPT1_SHUTDOWN;
@@ -115,12 +139,15 @@ static struct platform_vp *svm_vp_create(vp_id_t id)
 		INTERCEPT2_VMSAVE | INTERCEPT2_STGI | INTERCEPT2_CLGI | INTERCEPT2_SKINIT;
 	vmcb->iopm_base = memory_hpa(svm.iopm).value;
 	vmcb->msrpm_base = memory_hpa(svm.msrpm).value;
-	vmcb->asid = GUEST_ASID;
+	vmcb->asid = GUEST_ASID(vtl);
 	vmcb->nested_control = NESTED_CONTROL_NP;
-	vmcb->nested_cr3 = npt_root();
-	svm.vp[id] = vp;
-	svm_debug_create(&vp->debug, vmcb, &vp->vp.registers);
+	vmcb->nested_cr3 = npt_root(vtl);
+	svm_debug_create(&vp->debug, vmcb, &vp->vp.registers, parked);
 	svm_vp_init(&vp->vp);
+	if (vtl != VTL0) {
+		svm_debug_guard(&vp->debug);
+		svm_debug_guard(&svm.vp[id]->debug);
+	}
 	return &vp->vp;
 }
 
@@ -291,12 +318,231 @@ static void svm_set_tsc_offset(struct platform_vp *platform_vp, uint64_t offset)
 	svm_vp(platform_vp)->vmcb->tsc_offset = offset;
 }
 
+/* --- two levels -------------------------------------------------------------------------------- */
+
+static void svm_switch_vtl(struct platform_vp *from, struct platform_vp *to)
+{
+	struct svm_vp *old = svm_vp(from);
+	struct svm_vp *new = svm_vp(to);
+	uint64_t stack = to->registers.gpr[INSN_RSP];
+
+	memcpy(to->registers.gpr, from->registers.gpr, sizeof(to->registers.gpr));
+	to->registers.gpr[INSN_RSP] = stack;
+	new->vmcb->cr2 = old->vmcb->cr2;
+	if (svm.has_tsc_aux) {
+		old->tsc_aux = asm_rdmsr(MSR_TSC_AUX);
+		asm_wrmsr(MSR_TSC_AUX, new->tsc_aux);
+	}
+	old->active = false;
+	new->active = true;
+	svm_debug_switch(&new->debug);
+}
+
+static const struct {
+	uint32_t index;
+	uint32_t offset; /* in the control block */
+} kept_msrs[] = {
+	{MSR_SYSENTER_CS, offsetof(struct vmcb, sysenter_cs)},
+	{MSR_SYSENTER_ESP, offsetof(struct vmcb, sysenter_esp)},
+	{MSR_SYSENTER_EIP, offsetof(struct vmcb, sysenter_eip)},
+	{MSR_STAR, offsetof(struct vmcb, star)},
+	{MSR_LSTAR, offsetof(struct vmcb, lstar)},
+	{MSR_CSTAR, offsetof(struct vmcb, cstar)},
+	{MSR_SFMASK, offsetof(struct vmcb, sfmask)},
+	{MSR_KERNEL_GS_BASE, offsetof(struct vmcb, kernel_gs_base)},
+	{MSR_PAT, offsetof(struct vmcb, pat)},
+};
+
+/* Where the control block keeps an MSR; 0 if it does not. */
+static uint32_t kept_offset(uint32_t index)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(kept_msrs); i++) {
+		if (kept_msrs[i].index == index) {
+			return kept_msrs[i].offset;
+		}
+	}
+	return 0;
+}
+
+static uint64_t *kept_msr(struct vmcb *vmcb, uint32_t index)
+{
+	uint32_t offset = kept_offset(index);
+
+	return offset ? (uint64_t *)((uint8_t *)vmcb + offset) : NULL;
+}
+
+static bool svm_msr_read(struct platform_vp *platform_vp, uint32_t index, uint64_t *value)
+{
+	struct svm_vp *vp = svm_vp(platform_vp);
+	const uint64_t *kept = kept_msr(vp->vmcb, index);
+
+	if (kept) {
+		*value = *kept;
+		return true;
+	}
+	if (index == MSR_TSC_AUX && svm.has_tsc_aux) {
+		*value = vp->active ? asm_rdmsr(MSR_TSC_AUX) : vp->tsc_aux;
+		return true;
+	}
+	return false;
+}
+
+static bool is_canonical(uint64_t address)
+{
+	/* Nested paging offers no more than the processor has: 57 bits with LA57, else 48. */
+	unsigned int unused = asm_cpuid(7, 0).ecx & (1u << 16) ? 64 - 57 : 64 - 48;
+
+	return (uint64_t)((int64_t)(address << unused) >> unused) == address;
+}
+
+static bool pat_is_valid(uint64_t value)
+{
+	for (int i = 0; i < 8; i++) {
+		uint8_t type = (uint8_t)(value >> (8 * i));
+
+		if (type > 7 || type == 2 || type == 3) {
+			return false;
+		}
+	}
+	return true;
+}
+
+/* AMD64 APM volume 2, 6.1.1, 6.1.2 and 7.8.1: what WRMSR takes. */
+static bool msr_takes(uint32_t index, uint64_t value)
+{
+	switch (index) {
+	case MSR_LSTAR:
+	case MSR_CSTAR:
+	case MSR_KERNEL_GS_BASE:
+	case MSR_SYSENTER_ESP:
+	case MSR_SYSENTER_EIP:
+		return is_canonical(value);
+	case MSR_PAT:
+		return pat_is_valid(value);
+	case MSR_TSC_AUX:
+	case MSR_SFMASK:
+		return value >> 32 == 0;
+	default:
+		return true;
+	}
+}
+
+static bool svm_msr_write(struct platform_vp *platform_vp, uint32_t index, uint64_t value)
+{
+	struct svm_vp *vp = svm_vp(platform_vp);
+	uint64_t *kept = kept_msr(vp->vmcb, index);
+
+	if (!msr_takes(index, value)) {
+		return false;
+	}
+	if (kept) {
+		*kept = value;
+		return true;
+	}
+	if (index == MSR_TSC_AUX && svm.has_tsc_aux) {
+		if (vp->active) {
+			asm_wrmsr(MSR_TSC_AUX, value);
+		} else {
+			vp->tsc_aux = value;
+		}
+		return true;
+	}
+	return false;
+}
+
+static uint64_t svm_debug_register_read(struct platform_vp *platform_vp, enum regs_name name)
+{
+	return svm_debug_read(&svm_vp(platform_vp)->debug, name);
+}
+
+static void svm_debug_register_write(
+	struct platform_vp *platform_vp, enum regs_name name, uint64_t value)
+{
+	svm_debug_write(&svm_vp(platform_vp)->debug, name, value);
+}
+
+static void svm_watch_registers(struct platform_vp *platform_vp, uint32_t set)
+{
+	struct vmcb *vmcb = svm_vp(platform_vp)->vmcb;
+
+	vmcb->intercept_cr = INTERCEPT_CR_WRITE(
+		(set & VP_WATCH_CR0 ? 1u << 0 : 0) | (set & VP_WATCH_CR4 ? 1u << 4 : 0));
+	vmcb->intercept1 = (vmcb->intercept1 & ~WATCH_INTERCEPTS1) |
+		(set & VP_WATCH_GDTR ? INTERCEPT1_GDTR : 0) |
+		(set & VP_WATCH_IDTR ? INTERCEPT1_IDTR : 0) |
+		(set & VP_WATCH_LDTR ? INTERCEPT1_LDTR : 0) |
+		(set & VP_WATCH_TR ? INTERCEPT1_TR : 0);
+	vmcb->intercept2 = (vmcb->intercept2 & ~WATCH_INTERCEPTS2) |
+		(set & VP_WATCH_XCR0 ? INTERCEPT2_XSETBV : 0);
+	vmcb->msrpm_base = memory_hpa(set & VP_WATCH_MSRS ? svm.msrpm_watched : svm.msrpm).value;
+}
+
+/* The processor delivers it by itself, without an exit (AMD64 APM volume 2, 15.21.4). */
+static void svm_offer_interrupt(struct platform_vp *platform_vp, uint8_t vector)
+{
+	struct svm_vp *vp = svm_vp(platform_vp);
+	uint64_t control = vp->vmcb->interrupt_control &
+		~(VIRTUAL_IRQ | VIRTUAL_PRIO_MASK | VIRTUAL_VECTOR_MASK);
+
+	if (vector) {
+		control |= VIRTUAL_IRQ | (uint64_t)(vector >> 4) << VIRTUAL_PRIO_SHIFT |
+			(uint64_t)vector << VIRTUAL_VECTOR_SHIFT;
+	}
+	vp->vmcb->interrupt_control = control;
+	vp->offered = vector;
+}
+
+static uint8_t svm_interrupt_taken(struct platform_vp *platform_vp)
+{
+	struct svm_vp *vp = svm_vp(platform_vp);
+	uint64_t event = vp->vmcb->event_injection;
+	uint8_t offered = vp->offered;
+	/* Its delivery may have been cut short by the exit: keep_event has it, and it counts as taken. */
+	bool cut_short =
+		(event & (EVENT_VALID | EVENT_TYPE_MASK)) == (EVENT_VALID | EVENT_TYPE_INTERRUPT) &&
+		(event & EVENT_VECTOR_MASK) == offered;
+
+	if (!offered || ((vp->vmcb->interrupt_control & VIRTUAL_IRQ) && !cut_short)) {
+		return 0;
+	}
+	svm_offer_interrupt(platform_vp, 0);
+	return offered;
+}
+
+static uint8_t svm_cr8_read(const struct platform_vp *platform_vp)
+{
+	return ((const struct svm_vp *)platform_vp)->vmcb->interrupt_control & VIRTUAL_TPR_MASK;
+}
+
+static void svm_cr8_write(struct platform_vp *platform_vp, uint8_t value)
+{
+	struct vmcb *vmcb = svm_vp(platform_vp)->vmcb;
+
+	vmcb->interrupt_control =
+		(vmcb->interrupt_control & ~VIRTUAL_TPR_MASK) | (value & VIRTUAL_TPR_MASK);
+}
+
+static void svm_notify_interrupts(struct platform_vp *platform_vp, bool on)
+{
+	struct svm_vp *vp = svm_vp(platform_vp);
+
+	vp->notify = on;
+	vp->vmcb->intercept1 = on ? vp->vmcb->intercept1 | INTERCEPT1_INTR
+				  : vp->vmcb->intercept1 & ~INTERCEPT1_INTR;
+}
+
 /* --- entry and exit ---------------------------------------------------------------------------- */
 
 static void exit_other(struct vp_exit *exit, enum vp_exit_other other)
 {
 	exit->kind = VP_EXIT_OTHER;
 	exit->other = other;
+}
+
+static void exit_register(struct vp_exit *exit, enum vp_watch watched)
+{
+	exit_other(exit, VP_OTHER_REGISTER);
+	exit->watched = watched;
 }
 
 static void exit_io(struct vp_exit *exit, const struct vmcb *vmcb)
@@ -361,6 +607,27 @@ static void exit_decode(struct vp_exit *exit, struct svm_vp *vp)
 	case EXIT_IRET:
 		exit_other(exit, VP_OTHER_IRET);
 		break;
+	case EXIT_WRITE_CR0:
+		exit_register(exit, VP_WATCH_CR0);
+		break;
+	case EXIT_WRITE_CR4:
+		exit_register(exit, VP_WATCH_CR4);
+		break;
+	case EXIT_XSETBV:
+		exit_register(exit, VP_WATCH_XCR0);
+		break;
+	case EXIT_GDTR:
+		exit_register(exit, VP_WATCH_GDTR);
+		break;
+	case EXIT_IDTR:
+		exit_register(exit, VP_WATCH_IDTR);
+		break;
+	case EXIT_LDTR:
+		exit_register(exit, VP_WATCH_LDTR);
+		break;
+	case EXIT_TR:
+		exit_register(exit, VP_WATCH_TR);
+		break;
 	case EXIT_INVD:
 		exit_other(exit, VP_OTHER_CACHE);
 		break;
@@ -400,7 +667,17 @@ static void svm_run(struct platform_vp *platform_vp, struct vp_exit *exit)
 	vmcb->rsp = registers->gpr[INSN_RSP];
 	vmcb->rip = registers->rip;
 	vmcb->rflags = registers->rflags;
+	/*
+	 * With V_INTR_MASKING, IF of this side decides whether an interrupt of the machine ends the stay
+	 * (APM volume 2, 15.21.1). It has no other effect while GIF is clear.
+	 */
+	if (vp->notify) {
+		asm_sti();
+	}
 	svm_enter(vp->vmcb_hpa, registers->gpr, vp->host_vmcb_hpa);
+	if (vp->notify) {
+		asm_cli();
+	}
 	registers->gpr[INSN_RAX] = vmcb->rax;
 	registers->gpr[INSN_RSP] = vmcb->rsp;
 	registers->rip = vmcb->rip;
@@ -426,16 +703,17 @@ static void svm_kick(vp_id_t target)
 
 static bool svm_invalidate(struct platform_vp *platform_vp, const struct flush_entry *entry)
 {
-	(void)platform_vp;
 	/* INVLPGA takes the translation of one address, whatever its page size, in every space. */
 	if (entry->range.pages > INVALIDATE_PAGES_MAX) {
 		return false;
 	}
+	uint32_t asid = GUEST_ASID(svm_vp(platform_vp)->vtl);
+
 	for (uint32_t page = 0; page < entry->range.pages; page++) {
 		uint64_t address =
 			entry->range.base.value + ((uint64_t)page << entry->range.page_bits);
 
-		__asm__ volatile("invlpga %0, %1" ::"a"(address), "c"(GUEST_ASID) : "memory");
+		__asm__ volatile("invlpga %0, %1" ::"a"(address), "c"(asid) : "memory");
 	}
 	return true;
 }
@@ -493,6 +771,12 @@ static void svm_close_ports(uint16_t first, uint16_t last)
 	}
 }
 
+/* An open MSR that VTL1 can ask to hear of. */
+static bool is_watched_msr(uint32_t index)
+{
+	return kept_offset(index) || index == MSR_TSC_AUX || index == MSR_XSS;
+}
+
 /* Two bits an MSR, read then write; three ranges of 8,192 MSRs (APM volume 2, 15.11). */
 static void svm_open_msr(uint32_t index, bool read, bool write)
 {
@@ -507,6 +791,12 @@ static void svm_open_msr(uint32_t index, bool read, bool write)
 			}
 			if (write) {
 				bitmap_clear(svm.msrpm, bit + 1);
+			}
+			if (svm.msrpm_watched && read && !is_watched_msr(index)) {
+				bitmap_clear(svm.msrpm_watched, bit);
+			}
+			if (svm.msrpm_watched && write && !is_watched_msr(index)) {
+				bitmap_clear(svm.msrpm_watched, bit + 1);
 			}
 		}
 	}
@@ -526,6 +816,7 @@ static const struct platform_ops svm_ops = {
 	.idle = interrupt_idle,
 	.kick = svm_kick,
 	.take_nmis = svm_take_nmis,
+	.switch_vtl = svm_switch_vtl,
 	.system_read = svm_system_read,
 	.system_write = svm_system_write,
 	.inject = svm_inject,
@@ -538,6 +829,16 @@ static const struct platform_ops svm_ops = {
 	.exit_on_interrupts = svm_exit_on_interrupts,
 	.interrupt_shadow = svm_interrupt_shadow,
 	.clear_interrupt_shadow = svm_clear_interrupt_shadow,
+	.msr_read = svm_msr_read,
+	.msr_write = svm_msr_write,
+	.debug_read = svm_debug_register_read,
+	.debug_write = svm_debug_register_write,
+	.watch_registers = svm_watch_registers,
+	.offer_interrupt = svm_offer_interrupt,
+	.interrupt_taken = svm_interrupt_taken,
+	.cr8_read = svm_cr8_read,
+	.cr8_write = svm_cr8_write,
+	.notify_interrupts = svm_notify_interrupts,
 	.tsc_offset = svm_tsc_offset,
 	.set_tsc_offset = svm_set_tsc_offset,
 	.map = npt_set,
@@ -546,7 +847,7 @@ static const struct platform_ops svm_ops = {
 	.open_msr = svm_open_msr,
 };
 
-const struct platform_ops *svm_platform(uint32_t vps, const char **why)
+const struct platform_ops *svm_platform(uint32_t vps, uint32_t vtls, const char **why)
 {
 	if (asm_cpuid(0x80000000, 0).eax < 0x8000000a ||
 		!(asm_cpuid(0x80000001, 0).ecx & (1u << 2))) {
@@ -566,12 +867,18 @@ const struct platform_ops *svm_platform(uint32_t vps, const char **why)
 	}
 	svm.has_next_rip = features & SVM_FEATURE_NRIP;
 	svm.has_flush_asid = features & SVM_FEATURE_FLUSH_ASID;
+	svm.has_tsc_aux =
+		(asm_cpuid(0x80000001, 0).edx & (1u << 27)) || (asm_cpuid(7, 0).ecx & (1u << 22));
 	svm.vps = vps;
 	svm.iopm = memory_take(IOPM_BYTES, PAGE_SIZE);
 	svm.msrpm = memory_take(MSRPM_BYTES, PAGE_SIZE);
 	memset(svm.iopm, 0xff, IOPM_BYTES);
 	memset(svm.msrpm, 0xff, MSRPM_BYTES);
-	npt_init();
+	if (vtls > 1) {
+		svm.msrpm_watched = memory_take(MSRPM_BYTES, PAGE_SIZE);
+		memset(svm.msrpm_watched, 0xff, MSRPM_BYTES);
+	}
+	npt_init(vtls);
 	svm_debug_init_platform();
 	svm.injects_twice = cpu_is_tcg();
 	return &svm_ops;
