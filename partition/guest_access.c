@@ -66,35 +66,47 @@ static bool mark_entry(void *arg, gpa_t gpa, uint64_t expected, uint64_t desired
 		(uint32_t *)entry, (uint32_t)expected, (uint32_t)desired);
 }
 
-enum walk_status guest_translate(
-	struct vp *vp, gva_t address, uint32_t access, struct walk_result *result)
+uint32_t guest_walk_registers(struct vp *vp, enum vtl vtl, struct walk_registers *registers)
 {
 	struct vp_system_state state;
+
+	vp->partition->ops->system_read(vp->vtl[vtl].platform, &state);
+	*registers = (struct walk_registers){
+		.cr0 = state.cr0,
+		.cr3 = state.cr3,
+		.cr4 = state.cr4,
+		.efer = state.efer,
+		.rflags = vp->vtl[vtl].platform->registers.rflags,
+		.physical_bits = vp->partition->physical_bits,
+		.huge_pages = vp->partition->huge_pages,
+	};
+	return state.cpl == 3 ? WALK_USER : 0;
+}
+
+enum walk_status guest_walk(struct vp *vp, enum vtl vtl, const struct walk_registers *registers,
+	gva_t address, uint32_t access, bool mark, struct walk_result *result)
+{
 	const struct walk_memory memory = {
 		.arg = vp,
 		.read = read_entry,
-		.compare_exchange = mark_entry,
+		.compare_exchange = mark ? mark_entry : NULL,
 	};
 
 	/*
 	 * What this walk finds is used until the next entry (which releases): whoever flushes from now
 	 * on waits for that. A walk that begins after this sees every change flushed before.
 	 */
-	tlblock_take(&vp->partition->tlblock, vp->id, vp->active_vtl, VTL2);
-	vp->partition->ops->system_read(vp->platform, &state);
+	tlblock_take(&vp->partition->tlblock, vp->id, vtl, VTL2);
+	return walk_guest_tables(registers, &memory, address, access, result);
+}
 
-	const struct walk_registers registers = {
-		.cr0 = state.cr0,
-		.cr3 = state.cr3,
-		.cr4 = state.cr4,
-		.efer = state.efer,
-		.rflags = vp->platform->registers.rflags,
-		.physical_bits = vp->partition->physical_bits,
-		.huge_pages = vp->partition->huge_pages,
-	};
+enum walk_status guest_translate(
+	struct vp *vp, gva_t address, uint32_t access, struct walk_result *result)
+{
+	struct walk_registers registers;
 
-	return walk_guest_tables(
-		&registers, &memory, address, access | (state.cpl == 3 ? WALK_USER : 0), result);
+	access |= guest_walk_registers(vp, vp->active_vtl, &registers);
+	return guest_walk(vp, vp->active_vtl, &registers, address, access, true, result);
 }
 
 enum insn_mode guest_mode(const struct vp_system_state *state, uint64_t rflags)

@@ -18,6 +18,14 @@ const void *guest_readable(const struct partition *partition, gpa_t gpa, uint64_
 enum walk_status guest_translate(
 	struct vp *vp, gva_t address, uint32_t access, struct walk_result *result);
 
+/*
+ * The same in steps, for a VTL that need not be the active one: its registers, returning WALK_USER if it
+ * is at CPL 3; and the walk, which marks entries accessed and dirty only if `mark`.
+ */
+uint32_t guest_walk_registers(struct vp *vp, enum vtl vtl, struct walk_registers *registers);
+enum walk_status guest_walk(struct vp *vp, enum vtl vtl, const struct walk_registers *registers,
+	gva_t address, uint32_t access, bool mark, struct walk_result *result);
+
 /* The mode and the bytes of the instruction at RIP; fewer than 15 if a page ends and the next is not there. */
 enum insn_mode guest_mode(const struct vp_system_state *state, uint64_t rflags);
 size_t guest_fetch(struct vp *vp, uint8_t bytes[INSN_BYTES_MAX], enum insn_mode *mode);

@@ -83,6 +83,7 @@ struct vp {
 	uint64_t mtrr_fixed[11];
 	struct vp_vtl vtl[VTL_COUNT];
 	struct vtl1 vtl1;
+	struct vtl_synic vtl0_synic; /* registers alone: no message ever waits */
 };
 
 struct memory_span_list {

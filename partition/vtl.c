@@ -48,6 +48,10 @@ void vtl_init_vp(struct vp *vp)
 	vp->vtl[VTL1].platform = vp->partition->ops->vp_create(vp->id, VTL1);
 	vp->start_context = memory_take(sizeof(*vp->start_context), sizeof(uint64_t));
 	vtl_apic_reset(&vp->vtl1.apic);
+	for (uint32_t i = 0; i < VTL_SINTS; i++) {
+		vp->vtl0_synic.sint[i] = VTL_SINT_MASKED;
+		vp->vtl1.synic.sint[i] = VTL_SINT_MASKED;
+	}
 }
 
 enum vtl_status vtl_enable_partition(struct partition *partition)
