@@ -14,7 +14,7 @@
 /* Parses words up to a NULL, "run" in front of them. */
 static bool parse(struct run_options *options, struct tool_error *error, const char *const *words)
 {
-	static char *arguments[32];
+	static char *arguments[40];
 	int count = 1;
 
 	arguments[0] = (char *)"run";
