@@ -112,7 +112,7 @@ bool vtl_return(struct vp *vp, uint64_t control);
 /*
  * Own VP: an architectural register of one of its VTLs, by its TLFS name: general, control, debug,
  * segment and table registers, RIP, RFLAGS, XCR0, and the MSRs that the TLFS names; PendingInterruption,
- * PendingEvent0, InterruptState. CR8 and the APIC's are not among them. False: no such register here.
+ * PendingEvent0, InterruptState. The APIC's but for CR8 are not among them. False: no such register here.
  */
 bool vtl_register_get(struct vp *vp, enum vtl vtl, uint32_t name, struct hv_register_value *value);
 

@@ -8,6 +8,7 @@
 #include "arch/x86/registers.h"
 #include "partition/policy.h"
 #include "partition/vtl.h"
+#include "partition/vtl_apic.h"
 #include "partition/vtl_context.h"
 
 #define NAME_PENDING_INTERRUPTION 0x00010002
@@ -20,6 +21,7 @@
 #define NAME_CR2		  0x00040001
 #define NAME_CR3		  0x00040002
 #define NAME_CR4		  0x00040003
+#define NAME_CR8		  0x00040004
 #define NAME_XCR0		  0x00040005
 #define NAME_DR0		  0x00050000
 #define NAME_DR6		  0x00050004
@@ -214,6 +216,10 @@ bool vtl_register_get(struct vp *vp, enum vtl vtl, uint32_t name, struct hv_regi
 	case NAME_DR7:
 		value->low = ops->debug_read(platform, REGS_DR7);
 		return true;
+	case NAME_CR8:
+		value->low = vtl == VTL1 ? vtl_apic_read(vp, APIC_TPR) >> 4
+					 : lapic_read(vp, APIC_TPR) >> 4;
+		return true;
 	case NAME_XCR0:
 		value->low = has_xsave() ? xcr0(false, 0) : 0;
 		return has_xsave();
@@ -375,6 +381,19 @@ static bool set_debug(struct vp *vp, enum vtl vtl, enum regs_name name, uint64_t
 	return true;
 }
 
+static bool set_cr8(struct vp *vp, enum vtl vtl, uint64_t value)
+{
+	if (value > 15) {
+		return false;
+	}
+	if (vtl == VTL1) {
+		vtl_apic_write(vp, APIC_TPR, (uint32_t)value << 4);
+	} else {
+		lapic_write(vp, APIC_TPR, (uint32_t)value << 4);
+	}
+	return true;
+}
+
 bool vtl_register_set(
 	struct vp *vp, enum vtl vtl, uint32_t name, const struct hv_register_value *value)
 {
@@ -411,6 +430,8 @@ bool vtl_register_set(
 		return set_debug(vp, vtl, REGS_DR6, low);
 	case NAME_DR7:
 		return set_debug(vp, vtl, REGS_DR7, low);
+	case NAME_CR8:
+		return set_cr8(vp, vtl, low);
 	case NAME_XCR0:
 		if (!has_xsave() || !xcr0_is_valid(low)) {
 			return false;
