@@ -3,13 +3,11 @@
  * reaches the architectural registers of VTLs below its own, on its own VP; what a VTL has of the TLFS's
  * own registers it reaches for itself too.
  */
-#include "arch/x86/registers.h"
 #include "hv/hv_call.h"
 #include "hv/hv_cpuid.h"
 #include "hv/hv_msr.h"
 #include "hv/hv_status.h"
 #include "hv/hv_vsm.h"
-#include "partition/policy.h"
 
 #define WORD_VP	  1 /* VP index; byte 12: HV_INPUT_VTL, the rest zero */
 #define VTL_SHIFT 32
@@ -25,9 +23,6 @@
 #define BLOCK_VSM	      0xd
 #define BLOCK_INTERCEPT	      0xe
 
-#define REGISTER_CR8 0x00040004
-#define CR8_SHIFT    4
-#define CR8_MAX	     15
 
 /* HV_REGISTER_ASSOC: an element of HvCallSetVpRegisters. */
 struct register_assoc {
@@ -132,11 +127,6 @@ static uint16_t get(struct vp *vp, enum vtl vtl, uint32_t name, struct hv_regist
 	if (is_vsm(name)) {
 		return hv_vsm_register_get(vp, vtl, name, value);
 	}
-	if (name == REGISTER_CR8) {
-		/* Of VTL0, as its reach says: the machine's own APIC has it. */
-		value->low = lapic_read(vp, APIC_TPR) >> CR8_SHIFT;
-		return HV_STATUS_SUCCESS;
-	}
 	if (find_msr(name, &msr)) {
 		found = hv_msr_get(vp, vtl, msr, &value->low);
 	} else {
@@ -159,12 +149,7 @@ static uint16_t set(
 	if (is_vsm(name)) {
 		return hv_vsm_register_set(vp, vtl, name, value);
 	}
-	if (name == REGISTER_CR8) {
-		done = value->low <= CR8_MAX;
-		if (done) {
-			lapic_write(vp, APIC_TPR, (uint32_t)value->low << CR8_SHIFT);
-		}
-	} else if (find_msr(name, &msr)) {
+	if (find_msr(name, &msr)) {
 		done = hv_msr_set(vp, vtl, msr, value->low);
 	} else {
 		done = vtl_register_set(vp, vtl, name, value);

@@ -782,6 +782,10 @@ static void svm_open_msr(uint32_t index, bool read, bool write)
 {
 	static const uint32_t range_base[] = {0, 0xc0000000, 0xc0010000};
 
+	/* QEMU 7.2 switches all that the control block keeps but this one: two VTLs would share it. */
+	if (svm.msrpm_watched && index == MSR_PAT) {
+		return;
+	}
 	for (uint64_t range = 0; range < ARRAY_SIZE(range_base); range++) {
 		if (index - range_base[range] < 8192) {
 			uint64_t bit = (range * 8192 + index - range_base[range]) * 2;
