@@ -16,6 +16,7 @@
 #include "tap.h"
 #include "trap.h"
 #include "vtl.h"
+#include "wake.h"
 
 #define VECTOR_UPPER 0x91 /* interrupts for VTL1 */
 #define VECTOR_LOWER 0x92 /* for VTL0 */
@@ -358,8 +359,8 @@ static void state_test(uint64_t index)
 			state->name);
 	else if (!tap_check(state->read() == state->lower && upper == state->upper,
 			 "each level has a %s of its own", state->name))
-		tap_note("VTL0 0x%lx, VTL1 0x%lx at first, 0x%lx then", state->read(), found,
-			upper);
+		tap_note(
+			"VTL0 0x%lx, VTL1 0x%lx at first, 0x%lx then", state->read(), found, upper);
 	if (state->hypercall_name) {
 		found = vtl_run(state_get, index);
 		if (!tap_check(found == (state->shared ? state->upper : state->lower),
@@ -1053,6 +1054,88 @@ static void init_test(void)
 	tap_equal(right, total, "INIT and SIPI of VTL0 do nothing to a processor with VTL1");
 }
 
+static uint64_t start_lower_run(uint64_t cpu)
+{
+	return vtl_start((uint32_t)cpu, 0);
+}
+
+static uint64_t start_upper_run(uint64_t cpu)
+{
+	return vtl_start((uint32_t)cpu, 1);
+}
+
+/* VTL1 has said that VTL0 may start nobody. */
+static void denied_test(uint32_t cpu)
+{
+	struct acpi_wakeup wakeup;
+
+	tap_equal(vtl_run(config_run, CONFIG_ALL | CONFIG_DENY), HV_RESULT(HV_SUCCESS, 1),
+		"VTL1 denies VTL0 to start processors");
+	tap_equal(vtl_start(cpu, 0), HV_ACCESS_DENIED, "by hypercall: access denied");
+	apic_ipi_send(cpus[cpu].apic_id, ICR_INIT | ICR_ASSERT);
+	clock_delay(SETTLE_US);
+	apic_ipi_send(cpus[cpu].apic_id, ICR_SIPI | ICR_ASSERT | cpu_trampoline_get() >> 12);
+	tap_check(!cpu_idle_wait(&cpus[cpu], SETTLE_US), "by INIT and SIPI: nothing happens");
+	if (wake_find(&wakeup)) {
+		wake_command_write(cpus[cpu].apic_id, wake_vector_high(), WAKE_COMMAND_WAKEUP);
+		tap_check(!wake_command_taken(SETTLE_US) && !cpu_idle_wait(&cpus[cpu], SETTLE_US),
+			"by the mailbox: nothing happens");
+		wake_command_write(cpus[cpu].apic_id, 0, WAKE_COMMAND_NONE);
+	}
+	tap_equal(vtl_run(start_lower_run, cpu), HV_SUCCESS, "VTL1 itself may");
+	tap_check(cpu_idle_wait(&cpus[cpu], LIMIT_US), "and it comes up");
+	vtl_run(config_run, CONFIG_ALL);
+}
+
+/* They have a VTL1 each and have never run. */
+static void processors_start(void)
+{
+	for (uint32_t i = 1; i < total; i++) {
+		if (i == total - 1) {
+			denied_test(i);
+			continue;
+		}
+		if (i == 3) {
+			tap_equal(vtl_start(i, 1), HV_ACCESS_DENIED,
+				"VTL0 does not start a processor in VTL1: access denied");
+			tap_equal(vtl_run(start_upper_run, i), HV_SUCCESS,
+				"VTL1 starts a processor in VTL1");
+			tap_check(clock_wait_for(vtl_entries(i) > 0, LIMIT_US),
+				"and it comes up there");
+		}
+		tap_equal(i & 1 ? vtl_start(i, 0) : vtl_run(start_lower_run, i), HV_SUCCESS,
+			i & 1 ? "VTL0 starts a processor" : "VTL1 starts a processor in VTL0");
+		tap_check(cpu_idle_wait(&cpus[i], LIMIT_US), "and it comes up");
+		tap_equal(vtl_start(i, 0), HV_INVALID_VP_STATE, "and again: invalid VP state");
+	}
+}
+
+static void start_all_by_hypercall(void)
+{
+	total = cpu_all_find();
+	interrupts_enable();
+	tap_note("under a paravisor, %u processors", total);
+	clock_frequency();
+	hv_start();
+	hv_indexes_find();
+	before_test();
+	if (vtl_partition_enable(1) || vtl_vp_enable(0))
+		tap_bail("VTL1 cannot be enabled");
+	vtl_finish_bring_up(processors_start);
+}
+
+static void start_all_by_interrupt(void)
+{
+	total = cpu_all_start();
+	interrupts_enable();
+	tap_note("under a paravisor, %u processors", total);
+	clock_frequency();
+	hv_start();
+	hv_indexes_read();
+	before_test();
+	vtl_bring_up();
+}
+
 void kernel_main(void)
 {
 	if (!boot_has_paravisor()) {
@@ -1062,14 +1145,10 @@ void kernel_main(void)
 	}
 	if (!vtl_is_offered())
 		tap_bail("VSM is not offered: vsm=on?");
-	total = cpu_all_start();
-	interrupts_enable();
-	tap_note("under a paravisor, %u processors", total);
-	clock_frequency();
-	hv_start();
-	hv_indexes_read();
-	before_test();
-	vtl_bring_up();
+	if (boot_word_find("start"))
+		start_all_by_hypercall();
+	else
+		start_all_by_interrupt();
 	call_test();
 	general_test();
 	vector_test();

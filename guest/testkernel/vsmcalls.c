@@ -600,7 +600,7 @@ void kernel_main(void)
 	index_test();
 	partition_test();
 	vp_test();
-	vtl_finish_bring_up();
+	vtl_finish_bring_up(NULL);
 	expect(vtl_run(vp_again_run, 0), HV_VTL_ALREADY_ENABLED,
 		"VTL1 of a VP that has it, by VTL1: VTL already enabled");
 	config_test();

@@ -2,6 +2,7 @@
 
 #include "cpu.h"
 #include "machine.h"
+#include "tap.h"
 
 #define CR0_MP	   (1ull << 1)
 #define CR0_EM	   (1ull << 2)
@@ -87,6 +88,21 @@ void hv_indexes_read(void)
 	index_run(NULL);
 	for (uint32_t i = 1; i < cpu_count(); i++)
 		cpu_call(&cpus[i], index_run, NULL);
+}
+
+void hv_indexes_find(void)
+{
+	static _Alignas(4096) uint64_t input[HV_INPUT_WORDS], output[HV_INPUT_WORDS];
+
+	for (uint32_t i = 0; i < cpu_count(); i++) {
+		input[0] = ~0ull;
+		input[1] = 0;
+		input[2] = cpus[i].apic_id;
+		if (hv_call_in(hv_page, HV_GET_VP_INDEX | HV_REPS(1), (uint64_t)input,
+			    (uint64_t)output) != HV_RESULT(HV_SUCCESS, 1))
+			tap_bail("no VP index for APIC id %u", cpus[i].apic_id);
+		indexes[i] = (uint32_t)output[0];
+	}
 }
 
 uint32_t hv_index_of(uint32_t cpu)

@@ -119,6 +119,9 @@ uint32_t hv_index(void);
 void hv_indexes_read(void);
 uint32_t hv_index_of(uint32_t cpu);
 
+/* Asks for the index of every processor, started or not, where that can be asked. */
+void hv_indexes_find(void);
+
 /* A sparse set of processors (bit n: cpus[n]) as format, bank mask and banks. Returns the banks. */
 uint32_t hv_set_write(uint64_t *words, uint64_t cpus);
 

@@ -1,6 +1,7 @@
 #include "vtl.h"
 
 #include "apic.h"
+#include "boot.h"
 #include "machine.h"
 #include "print.h"
 #include "tap.h"
@@ -37,7 +38,7 @@ struct assist_page {
 _Static_assert(sizeof(struct assist_page) == 4096, "HV_VP_ASSIST_PAGE");
 
 extern uint64_t page_tables[];
-extern const char vtl1_entry[];
+extern const char vtl1_entry[], start64_ap[];
 void vtl_switch(struct vtl_registers *registers, uint64_t address);
 void vtl1_main(struct vtl_registers *lower);
 
@@ -66,7 +67,7 @@ SECURE static struct vtl_registers *lowers[CPU_COUNT_MAX];
 
 bool vtl_is_offered(void)
 {
-	return cpuid_get(0x40000003, 0).ebx >> 16 & 1;
+	return boot_has_paravisor() && (cpuid_get(0x40000003, 0).ebx >> 16 & 1);
 }
 
 /* --- calls and registers ---------------------------------------------------------------------- */
@@ -194,6 +195,20 @@ uint64_t vtl_vp_enable(uint32_t cpu)
 	return vtl_hypercall(HV_ENABLE_VP_VTL, input, NULL);
 }
 
+uint64_t vtl_start(uint32_t cpu, uint32_t vtl)
+{
+	uint64_t *input = vtl_input();
+	struct hv_context context;
+
+	vtl_context(&context, cpu);
+	if (!vtl)
+		context.rip = (uint64_t)start64_ap;
+	input[0] = HV_SELF;
+	input[1] = hv_index_of(cpu) | (uint64_t)vtl << 32;
+	memcpy(&input[2], &context, sizeof(context));
+	return vtl_hypercall(HV_START_VP, input, NULL);
+}
+
 static uint64_t others_enable(uint64_t unused)
 {
 	(void)unused;
@@ -220,10 +235,10 @@ void vtl_bring_up(void)
 	result = vtl_vp_enable(0);
 	if (result)
 		tap_bail("VTL1 of the first processor cannot be enabled: status %lu", result);
-	vtl_finish_bring_up();
+	vtl_finish_bring_up(NULL);
 }
 
-void vtl_finish_bring_up(void)
+void vtl_finish_bring_up(void (*start)(void))
 {
 	uint64_t result;
 
@@ -233,6 +248,8 @@ void vtl_finish_bring_up(void)
 	if (result)
 		tap_bail("VTL1 of processor %lu cannot be enabled: status %lu", result >> 16,
 			result & 0xffff);
+	if (start)
+		start();
 	for (uint32_t i = 1; i < cpu_count(); i++)
 		if (vtl_run_on(i, nothing_run, i) != i)
 			tap_bail("VTL1 of processor %u does not answer", i);

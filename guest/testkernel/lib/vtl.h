@@ -213,14 +213,20 @@ uint64_t vtl_partition_enable(uint32_t vtl);
 uint64_t vtl_vp_enable(uint32_t cpu);
 void vtl_context(struct hv_context *context, uint32_t cpu);
 
+/* HvCallStartVirtualProcessor: VTL1 as vtl_context has it, or VTL0 as cpu_all_start would leave it. */
+uint64_t vtl_start(uint32_t cpu, uint32_t vtl);
+
 /*
  * All of it: the partition, the first processor, from VTL1 all the others, and each one's first entry.
  * Called on the first processor with all others idle. Bails out if any of it fails.
  */
 void vtl_bring_up(void);
 
-/* The rest of it, if the caller has enabled the partition's and the first processor's already. */
-void vtl_finish_bring_up(void);
+/*
+ * The rest of it, if the caller has enabled the partition's and the first processor's already. `start`,
+ * or NULL: starts the other processors, which have a VTL1 then.
+ */
+void vtl_finish_bring_up(void (*start)(void));
 
 /* From VTL0: runs a function in VTL1 of this processor; returns what it returned. */
 uint64_t vtl_run(uint64_t (*function)(uint64_t), uint64_t argument);
