@@ -48,6 +48,7 @@ static const struct call calls[] = {
 	{HV_CALL_FLUSH_SPACE_EX, 4, 0, 0, true, false, hv_flush_space_ex},
 	{HV_CALL_FLUSH_LIST_EX, 4, 8, 0, true, false, hv_flush_list_ex},
 	{HV_CALL_SEND_IPI_EX, 3, 0, 0, true, false, hv_send_ipi_ex},
+	{HV_CALL_MODIFY_PROTECTION, 2, 8, 0, false, true, hv_modify_protection},
 	{HV_CALL_ENABLE_PARTITION_VTL, 2, 0, 0, false, true, hv_enable_partition_vtl},
 	{HV_CALL_ENABLE_VP_VTL, HV_START_WORDS, 0, 0, false, true, hv_enable_vp_vtl},
 	{HV_CALL_GET_VP_REGISTERS, 2, 4, 16, false, true, hv_get_vp_registers},
@@ -170,16 +171,15 @@ static uint16_t copy_input(struct vp *vp, const struct registers_in *in, uint32_
 	}
 
 	const volatile uint64_t *input =
-		guest_ram(vp->partition, GPA(gpa), words * sizeof(uint64_t));
+		guest_ram(vp, GPA(gpa), words * sizeof(uint64_t), ACCESS_READ);
 
-	/* Nothing there, a device, or Parapet: the guest cannot tell which. */
-	if (!input) {
-		return HV_STATUS_INVALID_HYPERCALL_INPUT;
-	}
-	for (uint32_t i = 0; i < words; i++) {
+	for (uint32_t i = 0; input && i < words; i++) {
 		vp->hypercall_input[i] = input[i];
 	}
-	return HV_STATUS_SUCCESS;
+	/* The call may be a flush: nobody is to wait for this copy while it is carried out. */
+	guest_release(vp);
+	/* Nothing there, closed to the caller, a device, or Parapet: it cannot tell which. */
+	return input ? HV_STATUS_SUCCESS : HV_STATUS_INVALID_HYPERCALL_INPUT;
 }
 
 /* Where the output goes, looked at before anything is done. Calls with output are never fast. */
@@ -191,7 +191,7 @@ static uint16_t find_output(struct vp *vp, uint64_t gpa, uint32_t bytes, void **
 	if (!block_is_good(vp, gpa, bytes)) {
 		return HV_STATUS_INVALID_ALIGNMENT;
 	}
-	*output = guest_ram(vp->partition, GPA(gpa), bytes);
+	*output = guest_ram(vp, GPA(gpa), bytes, ACCESS_WRITE);
 	return *output ? HV_STATUS_SUCCESS : HV_STATUS_INVALID_HYPERCALL_INPUT;
 }
 
@@ -223,12 +223,12 @@ static uint16_t carry_out(
 	*reps_done = input.rep_start;
 
 	uint32_t elements = call->rep_bytes ? input.rep_count : 1;
-	uint16_t status =
-		find_output(vp, in->input[1], call->output_bytes * elements, &input.output);
+	uint16_t status = copy_input(
+		vp, in, input.header_words * sizeof(uint64_t) + input.rep_count * call->rep_bytes);
 
 	if (status == HV_STATUS_SUCCESS) {
-		status = copy_input(vp, in,
-			input.header_words * sizeof(uint64_t) + input.rep_count * call->rep_bytes);
+		status =
+			find_output(vp, in->input[1], call->output_bytes * elements, &input.output);
 	}
 	if (status == HV_STATUS_SUCCESS) {
 		status = call->handle(vp, &input);

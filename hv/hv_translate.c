@@ -87,6 +87,9 @@ static uint64_t failure(enum walk_status status, const struct walk_result *walk)
 static void translate(
 	struct vp *vp, enum vtl vtl, uint64_t flags, gva_t address, struct answer *answer)
 {
+	uint32_t wanted = (flags & VALIDATE_READ ? ACCESS_READ : 0) |
+		(flags & VALIDATE_WRITE ? ACCESS_WRITE : 0) |
+		(flags & VALIDATE_EXECUTE ? ACCESS_EXECUTE : 0);
 	uint32_t access = (flags & VALIDATE_WRITE ? WALK_WRITE : 0) |
 		(flags & VALIDATE_EXECUTE ? WALK_EXECUTE : 0);
 	struct walk_registers registers;
@@ -102,8 +105,12 @@ static void translate(
 		answer->result = failure(status, &walk);
 		return;
 	}
-	if (!guest_readable(vp->partition, GPA(walk.gpa.value & PAGE_MASK), PAGE_SIZE)) {
+	if (!guest_is_ram(vp->partition, GPA(walk.gpa.value & PAGE_MASK), PAGE_SIZE)) {
 		answer->result = RESULT_UNMAPPED;
+		return;
+	}
+	if (wanted & ~protect_access(&vp->partition->protect, vtl, walk.gpa)) {
+		answer->result = RESULT_INTERCEPT;
 		return;
 	}
 	answer->result = RESULT_SUCCESS | CACHE_WRITE_BACK;

@@ -23,7 +23,6 @@
 #define BLOCK_VSM	      0xd
 #define BLOCK_INTERCEPT	      0xe
 
-
 /* HV_REGISTER_ASSOC: an element of HvCallSetVpRegisters. */
 struct register_assoc {
 	uint32_t name;

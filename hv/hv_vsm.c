@@ -4,6 +4,7 @@
  */
 #include "core/atomic.h"
 #include "hv/hv_call.h"
+#include "hv/hv_protect.h"
 #include "hv/hv_status.h"
 #include "hv/hv_vsm.h"
 
@@ -225,7 +226,7 @@ static uint16_t write_config(struct vp *vp, uint64_t value)
 		access == ACCESS_ALL) {
 		return HV_STATUS_SUCCESS;
 	}
-	status = HV_STATUS_INVALID_REGISTER_VALUE;
+	status = hv_protect_default(vp, access);
 	if (status != HV_STATUS_SUCCESS) {
 		atomic_u64_store(&vsm.config, before, memory_order_relaxed);
 	}

@@ -8,35 +8,82 @@
 #define ROM_BASE 0xc0000
 #define ROM_END	 0x100000
 
-void *guest_ram(const struct partition *partition, gpa_t gpa, uint64_t bytes)
+bool guest_is_ram(const struct partition *partition, gpa_t gpa, uint64_t bytes)
 {
 	const struct memory_span_list *ram = &partition->ram;
 
 	if (wakeup_overlaps(gpa, bytes)) {
-		return NULL; /* in the guest's memory, but not plain memory */
+		return false; /* in the guest's memory, but not plain memory */
 	}
 	for (uint32_t i = 0; i < ram->count; i++) {
 		if (gpa.value >= ram->span[i].base &&
 			gpa.value - ram->span[i].base < ram->span[i].bytes &&
 			bytes <= ram->span[i].bytes - (gpa.value - ram->span[i].base)) {
-			return memory_pointer(HPA(gpa.value));
+			return true;
 		}
 	}
-	return NULL;
+	return false;
 }
 
-const void *guest_readable(const struct partition *partition, gpa_t gpa, uint64_t bytes)
+/*
+ * What Parapet does for the guest is an access like the guest's own. The lock comes first: whoever
+ * takes a permission away after this look waits until the lock is released.
+ */
+static bool is_allowed(struct vp *vp, enum vtl vtl, gpa_t gpa, uint64_t bytes, uint32_t access)
+{
+	struct partition *partition = vp->partition;
+
+	tlblock_take(&partition->tlblock, vp->id, vtl, VTL2);
+	for (uint64_t page = gpa.value & PAGE_MASK; page < gpa.value + bytes; page += PAGE_SIZE) {
+		if (access & ~protect_access(&partition->protect, vtl, GPA(page))) {
+			return false;
+		}
+	}
+	return true;
+}
+
+void *guest_ram_of(struct vp *vp, enum vtl vtl, gpa_t gpa, uint64_t bytes, uint32_t access)
+{
+	if (!guest_is_ram(vp->partition, gpa, bytes) || !is_allowed(vp, vtl, gpa, bytes, access)) {
+		return NULL;
+	}
+	return memory_pointer(HPA(gpa.value));
+}
+
+void *guest_ram(struct vp *vp, gpa_t gpa, uint64_t bytes, uint32_t access)
+{
+	return guest_ram_of(vp, vp->active_vtl, gpa, bytes, access);
+}
+
+static const void *readable(struct vp *vp, enum vtl vtl, gpa_t gpa, uint64_t bytes, uint32_t access)
 {
 	if (gpa.value >= ROM_BASE && gpa.value < ROM_END && bytes <= ROM_END - gpa.value) {
-		return memory_pointer(HPA(gpa.value));
+		return is_allowed(vp, vtl, gpa, bytes, access) ? memory_pointer(HPA(gpa.value))
+							       : NULL;
 	}
-	return guest_ram(partition, gpa, bytes);
+	return guest_ram_of(vp, vtl, gpa, bytes, access);
 }
+
+const void *guest_readable(struct vp *vp, gpa_t gpa, uint64_t bytes, uint32_t access)
+{
+	return readable(vp, vp->active_vtl, gpa, bytes, access);
+}
+
+void guest_release(struct vp *vp)
+{
+	tlblock_release(&vp->partition->tlblock, vp->id, vp->active_vtl, VTL2);
+}
+
+/* Whose tables a walk reads. */
+struct walker {
+	struct vp *vp;
+	enum vtl vtl;
+};
 
 static bool read_entry(void *arg, gpa_t gpa, void *data, size_t size)
 {
-	struct vp *vp = arg;
-	const void *entry = guest_readable(vp->partition, gpa, size);
+	const struct walker *walker = arg;
+	const void *entry = readable(walker->vp, walker->vtl, gpa, size, ACCESS_READ);
 
 	if (!entry) {
 		return false;
@@ -52,8 +99,8 @@ static bool read_entry(void *arg, gpa_t gpa, void *data, size_t size)
 
 static bool mark_entry(void *arg, gpa_t gpa, uint64_t expected, uint64_t desired, size_t size)
 {
-	struct vp *vp = arg;
-	void *entry = guest_ram(vp->partition, gpa, size);
+	const struct walker *walker = arg;
+	void *entry = guest_ram_of(walker->vp, walker->vtl, gpa, size, ACCESS_READ | ACCESS_WRITE);
 
 	if (!entry) {
 		return false;
@@ -86,8 +133,9 @@ uint32_t guest_walk_registers(struct vp *vp, enum vtl vtl, struct walk_registers
 enum walk_status guest_walk(struct vp *vp, enum vtl vtl, const struct walk_registers *registers,
 	gva_t address, uint32_t access, bool mark, struct walk_result *result)
 {
+	struct walker walker = {.vp = vp, .vtl = vtl};
 	const struct walk_memory memory = {
-		.arg = vp,
+		.arg = &walker,
 		.read = read_entry,
 		.compare_exchange = mark ? mark_entry : NULL,
 	};
@@ -145,7 +193,7 @@ size_t guest_fetch(struct vp *vp, uint8_t bytes[INSN_BYTES_MAX], enum insn_mode 
 			break;
 		}
 
-		const void *ram = guest_readable(vp->partition, walk.gpa, chunk);
+		const void *ram = guest_readable(vp, walk.gpa, chunk, ACCESS_READ | ACCESS_EXECUTE);
 
 		if (!ram) {
 			break;

@@ -5,6 +5,7 @@
  */
 #include "arch/x86/apic.h"
 #include "arch/x86/asm.h"
+#include "arch/x86/fault.h"
 #include "arch/x86/memory.h"
 #include "arch/x86/registers.h"
 #include "partition/policy.h"
@@ -13,7 +14,13 @@
 
 void lapic_init(struct partition *partition)
 {
-	partition->ops->map(GPA(apic_base()), PAGE_SIZE, ACCESS_READ);
+	partition_map(partition, GPA(apic_base()), PAGE_SIZE, ACCESS_READ);
+	/* VTL1 has one of its own there: all accesses exit. */
+	if (partition->vtls > 1 &&
+		protect_map(&partition->protect, VTL1, GPA(apic_base()), PAGE_SIZE, ACCESS_NONE) !=
+			PROTECT_DONE) {
+		fault_stop("VTL1's APIC page cannot be closed");
+	}
 }
 
 bool lapic_owns_memory(gpa_t gpa)

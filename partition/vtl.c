@@ -125,13 +125,14 @@ enum vtl_status vtl_start_vp(
 
 /* --- switching ------------------------------------------------------------------------------------ */
 
-/* VTL1's assist page; NULL if it has none. It is looked up each time: the guest's memory may change. */
-static struct assist_page *assist_page(const struct vp *vp)
+/* VTL1 active: its assist page; NULL if it has none. */
+static struct assist_page *assist_page(struct vp *vp)
 {
 	uint64_t value = vp->vtl[VTL1].assist_page;
 
 	return value & ASSIST_ENABLE
-		? guest_ram(vp->partition, GPA(value & PAGE_MASK), sizeof(struct assist_page))
+		? guest_ram(vp, GPA(value & PAGE_MASK), sizeof(struct assist_page),
+			  ACCESS_READ | ACCESS_WRITE)
 		: NULL;
 }
 
@@ -144,8 +145,11 @@ static void switch_to(struct vp *vp, enum vtl vtl)
 
 static void enter_vtl1(struct vp *vp, enum entry_reason reason)
 {
-	struct assist_page *page = assist_page(vp);
+	struct assist_page *page;
 
+	switch_to(vp, VTL1);
+	vp_count_event(vp, COUNTER_VTL1_ENTRIES);
+	page = assist_page(vp);
 	if (page) {
 		page->entry_reason = reason;
 		page->return_rax = vp->platform->registers.gpr[INSN_RAX];
@@ -154,8 +158,6 @@ static void enter_vtl1(struct vp *vp, enum entry_reason reason)
 			page->vina_asserted = 0;
 		}
 	}
-	switch_to(vp, VTL1);
-	vp_count_event(vp, COUNTER_VTL1_ENTRIES);
 }
 
 bool vtl_call(struct vp *vp, uint64_t control)
@@ -176,7 +178,6 @@ bool vtl_return(struct vp *vp, uint64_t control)
 	/* VTL1 goes on behind this instruction when it is next entered. */
 	vp_skip_instruction(vp);
 	tlblock_release(&vp->partition->tlblock, vp->id, VTL0, VTL1);
-	switch_to(vp, VTL0);
 
 	const struct assist_page *page = control & RETURN_FAST ? NULL : assist_page(vp);
 
@@ -184,6 +185,7 @@ bool vtl_return(struct vp *vp, uint64_t control)
 		vp->platform->registers.gpr[INSN_RAX] = page->return_rax;
 		vp->platform->registers.gpr[INSN_RCX] = page->return_rcx;
 	}
+	switch_to(vp, VTL0);
 	return true;
 }
 
@@ -220,14 +222,17 @@ void vtl_choose(struct vp *vp)
 static bool wants_notification(struct vp *vp)
 {
 	const struct platform_vp *vtl0 = vp->vtl[VTL0].platform;
-	const struct assist_page *page;
 
 	if (!(vp->vtl1.vina & VTL_VINA_ENABLED) || !(vtl0->registers.rflags & RFLAGS_IF) ||
 		vp->partition->ops->interrupt_shadow(vtl0)) {
 		return false;
 	}
-	page = assist_page(vp);
-	return page && !page->vina_asserted;
+
+	const struct assist_page *page = assist_page(vp);
+	bool wanted = page && !page->vina_asserted;
+
+	guest_release(vp); /* the entry follows */
+	return wanted;
 }
 
 void vtl_before_entry(struct vp *vp)

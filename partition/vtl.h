@@ -157,12 +157,18 @@ void vtl_intercepts_changed(struct vp *vp);
 #define VTL_VINA_AUTO_RESET (1ull << 9)
 #define VTL_VINA_AUTO_EOI   (1ull << 10)
 
-/* --- intercepts: own VP, VTL0 active ------------------------------------------------------------------- */
+/* --- intercepts: own VP ------------------------------------------------------------------- */
+
+/* Is there a VTL1 above what runs, which is told what that may not do? */
+static inline bool vtl_hears_of_intercepts(const struct vp *vp)
+{
+	return vp->active_vtl == VTL0 && vtl_vp_enabled(vp);
+}
 
 /*
  * VTL0 may not do that with the page at `gpa`, because VTL1 says so: VTL1 gets a memory intercept
  * message and is active on return; VTL0 stays in front of the instruction. `gva` counts if `has_gva`.
- * `access`: one of ACCESS_READ, ACCESS_WRITE, ACCESS_EXECUTE.
+ * `access`: ACCESS_ bits; the message names execution before writing before reading.
  */
 void vtl_intercept_memory(struct vp *vp, gpa_t gpa, uint32_t access, bool has_gva, gva_t gva);
 

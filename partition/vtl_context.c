@@ -71,7 +71,13 @@ bool vtl_context_is_valid(
 
 	if (!vtl_control_is_valid(
 		    partition, vtl, context->cr0, context->cr3, context->cr4, context->efer) ||
-		(context->rflags & ~RFLAGS_KNOWN)) {
+		(context->rflags & ~RFLAGS_KNOWN) ||
+		!partition->ops->msr_takes(MSR_PAT, context->pat)) {
+		return false;
+	}
+	if ((context->efer & EFER_LMA) && (cs.attributes & SEGMENT_LONG)
+			? !partition->ops->msr_takes(MSR_SYSENTER_EIP, context->rip) /* canonical */
+			: context->rip >> 32) {
 		return false;
 	}
 	return !(context->efer & EFER_LMA) || !(cs.attributes & SEGMENT_LONG) ||

@@ -104,18 +104,19 @@ _Static_assert(sizeof(struct register_intercept) == 64, "TLFS, register intercep
 
 /* --- the slot --------------------------------------------------------------------------------------- */
 
-/* The slot of SINT0 in VTL1's message page; NULL while the controller or the page is off. */
-static volatile struct message *slot(const struct vp *vp)
+/* VTL1 active: the slot of SINT0 in its message page; NULL while the controller or the page is off. */
+static volatile struct message *slot(struct vp *vp)
 {
 	const struct vtl_synic *synic = &vp->vtl1.synic;
 
 	if (!(synic->scontrol & VTL_SCONTROL_ENABLE) || !(synic->simp & VTL_SIMP_ENABLE)) {
 		return NULL;
 	}
-	return guest_ram(vp->partition, GPA(synic->simp & PAGE_MASK), sizeof(struct message));
+	return guest_ram(vp, GPA(synic->simp & PAGE_MASK), sizeof(struct message),
+		ACCESS_READ | ACCESS_WRITE);
 }
 
-/* Puts the waiting message into its slot if that is free, and raises the interrupt of SINT0. */
+/* VTL1 active: puts the waiting message into its slot if that is free, and raises the interrupt of SINT0. */
 void vtl_synic_retry(struct vp *vp)
 {
 	struct vtl_synic *synic = &vp->vtl1.synic;
@@ -159,8 +160,8 @@ static void post(struct vp *vp, uint32_t type, const void *payload, uint32_t byt
 		synic->waiting = true;
 		vp_count_event(vp, COUNTER_VTL1_INTERCEPTS);
 	}
-	vtl_synic_retry(vp);
 	vtl_enter_for_intercept(vp);
+	vtl_synic_retry(vp);
 }
 
 /* --- what the messages say --------------------------------------------------------------------------- */

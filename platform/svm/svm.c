@@ -46,6 +46,7 @@ static struct {
 	bool has_next_rip;
 	bool has_flush_asid;
 	bool has_tsc_aux;
+	bool pat_is_live; /* QEMU 7.2's processor does not exchange PAT with the control block */
 	uint8_t *msrpm_watched; /* the same, less what is kept for each VTL */
 	/*
 	 * QEMU 7.2's processor may deliver an injected external interrupt a second time, whatever the
@@ -54,6 +55,7 @@ static struct {
 	bool injects_twice;
 	uint32_t vps;
 	struct svm_vp *vp[VP_COUNT_MAX];
+	struct npt_space npt;
 } svm;
 
 static struct svm_vp *svm_vp(struct platform_vp *vp)
@@ -141,7 +143,7 @@ static struct platform_vp *svm_vp_create(vp_id_t id, enum vtl vtl)
 	vmcb->msrpm_base = memory_hpa(svm.msrpm).value;
 	vmcb->asid = GUEST_ASID(vtl);
 	vmcb->nested_control = NESTED_CONTROL_NP;
-	vmcb->nested_cr3 = npt_root(vtl);
+	vmcb->nested_cr3 = npt_root(&svm.npt, vtl);
 	svm_debug_create(&vp->debug, vmcb, &vp->vp.registers, parked);
 	svm_vp_init(&vp->vp);
 	if (vtl != VTL0) {
@@ -333,6 +335,10 @@ static void svm_switch_vtl(struct platform_vp *from, struct platform_vp *to)
 		old->tsc_aux = asm_rdmsr(MSR_TSC_AUX);
 		asm_wrmsr(MSR_TSC_AUX, new->tsc_aux);
 	}
+	if (svm.pat_is_live) {
+		old->vmcb->pat = asm_rdmsr(MSR_PAT);
+		asm_wrmsr(MSR_PAT, new->vmcb->pat);
+	}
 	old->active = false;
 	new->active = true;
 	svm_debug_switch(&new->debug);
@@ -371,20 +377,29 @@ static uint64_t *kept_msr(struct vmcb *vmcb, uint32_t index)
 	return offset ? (uint64_t *)((uint8_t *)vmcb + offset) : NULL;
 }
 
+/* Is the VTL's value in the processor now? */
+static bool is_live(const struct svm_vp *vp, uint32_t index)
+{
+	return vp->active &&
+		((index == MSR_TSC_AUX && svm.has_tsc_aux) ||
+			(index == MSR_PAT && svm.pat_is_live));
+}
+
 static bool svm_msr_read(struct platform_vp *platform_vp, uint32_t index, uint64_t *value)
 {
 	struct svm_vp *vp = svm_vp(platform_vp);
 	const uint64_t *kept = kept_msr(vp->vmcb, index);
 
+	if (is_live(vp, index)) {
+		*value = asm_rdmsr(index);
+		return true;
+	}
 	if (kept) {
 		*value = *kept;
 		return true;
 	}
-	if (index == MSR_TSC_AUX && svm.has_tsc_aux) {
-		*value = vp->active ? asm_rdmsr(MSR_TSC_AUX) : vp->tsc_aux;
-		return true;
-	}
-	return false;
+	*value = vp->tsc_aux;
+	return index == MSR_TSC_AUX && svm.has_tsc_aux;
 }
 
 static bool is_canonical(uint64_t address)
@@ -408,7 +423,7 @@ static bool pat_is_valid(uint64_t value)
 }
 
 /* AMD64 APM volume 2, 6.1.1, 6.1.2 and 7.8.1: what WRMSR takes. */
-static bool msr_takes(uint32_t index, uint64_t value)
+static bool svm_msr_takes(uint32_t index, uint64_t value)
 {
 	switch (index) {
 	case MSR_LSTAR:
@@ -432,19 +447,19 @@ static bool svm_msr_write(struct platform_vp *platform_vp, uint32_t index, uint6
 	struct svm_vp *vp = svm_vp(platform_vp);
 	uint64_t *kept = kept_msr(vp->vmcb, index);
 
-	if (!msr_takes(index, value)) {
+	if (!svm_msr_takes(index, value)) {
 		return false;
+	}
+	if (is_live(vp, index)) {
+		asm_wrmsr(index, value);
+		return true;
 	}
 	if (kept) {
 		*kept = value;
 		return true;
 	}
 	if (index == MSR_TSC_AUX && svm.has_tsc_aux) {
-		if (vp->active) {
-			asm_wrmsr(MSR_TSC_AUX, value);
-		} else {
-			vp->tsc_aux = value;
-		}
+		vp->tsc_aux = value;
 		return true;
 	}
 	return false;
@@ -806,6 +821,21 @@ static void svm_open_msr(uint32_t index, bool read, bool write)
 	}
 }
 
+static void *svm_memory_create(uint32_t trees, uint64_t ram_bytes)
+{
+	uint32_t pages = npt_pages_needed(trees, ram_bytes);
+	void *base = memory_take(pages * PAGE_SIZE, PAGE_SIZE);
+	struct atomic_u64 *free =
+		memory_take(NPT_POOL_WORDS(pages) * sizeof(struct atomic_u64), CACHE_LINE_BYTES);
+	uint32_t *next = memory_take(pages * sizeof(uint32_t), CACHE_LINE_BYTES);
+
+	npt_pool_init(&svm.npt.pool, base, memory_hpa(base).value, pages, free, next);
+	if (!npt_space_init(&svm.npt, trees, asm_cpuid(0x80000001, 0).edx & (1u << 26))) {
+		fault_stop("%u table pages do not suffice for %u trees", pages, trees);
+	}
+	return &svm.npt;
+}
+
 static const struct platform_ops svm_ops = {
 	.name = "svm",
 	.vp_create = svm_vp_create,
@@ -835,6 +865,7 @@ static const struct platform_ops svm_ops = {
 	.clear_interrupt_shadow = svm_clear_interrupt_shadow,
 	.msr_read = svm_msr_read,
 	.msr_write = svm_msr_write,
+	.msr_takes = svm_msr_takes,
 	.debug_read = svm_debug_register_read,
 	.debug_write = svm_debug_register_write,
 	.watch_registers = svm_watch_registers,
@@ -845,7 +876,8 @@ static const struct platform_ops svm_ops = {
 	.notify_interrupts = svm_notify_interrupts,
 	.tsc_offset = svm_tsc_offset,
 	.set_tsc_offset = svm_set_tsc_offset,
-	.map = npt_set,
+	.memory_create = svm_memory_create,
+	.memory = &npt_protect_ops,
 	.open_ports = svm_open_ports,
 	.close_ports = svm_close_ports,
 	.open_msr = svm_open_msr,
@@ -882,8 +914,8 @@ const struct platform_ops *svm_platform(uint32_t vps, uint32_t vtls, const char 
 		svm.msrpm_watched = memory_take(MSRPM_BYTES, PAGE_SIZE);
 		memset(svm.msrpm_watched, 0xff, MSRPM_BYTES);
 	}
-	npt_init(vtls);
 	svm_debug_init_platform();
 	svm.injects_twice = cpu_is_tcg();
+	svm.pat_is_live = cpu_is_tcg();
 	return &svm_ops;
 }
