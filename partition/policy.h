@@ -73,6 +73,8 @@ bool lapic_is_target(const struct vp *from, const struct vp *vp, uint32_t ldr, u
 /* start.c: INIT, SIPI and NMI from one VP to another. */
 void start_request_init(struct vp *from, struct vp *target);
 void start_request_sipi(struct vp *from, struct vp *target, uint8_t page);
+/* Has VTL1 forbidden what `from` runs now to start or reset VPs (DenyLowerVtlStartup)? */
+bool start_is_denied(const struct vp *from);
 void start_request_nmi(struct vp *from, struct vp *target);
 /* Own VP: leaves the guest, and waits to be started again. */
 void start_park(struct vp *vp);

@@ -5,14 +5,23 @@
  */
 #include "arch/x86/asm.h"
 #include "arch/x86/registers.h"
+#include "hv/hv_vsm.h"
 #include "partition/policy.h"
 #include "partition/vtl.h"
 #include "partition/wakeup.h"
 
-/* TLFS, "VTL Interrupt Management": INIT and SIPI of VTL0 are dropped where there is a VTL1. */
+bool start_is_denied(const struct vp *from)
+{
+	return from->active_vtl == VTL0 && hv_startup_is_denied();
+}
+
+/*
+ * TLFS, "VTL Interrupt Management": INIT and SIPI of VTL0 are dropped where there is a VTL1; and
+ * everywhere if VTL1 says so.
+ */
 static bool is_dropped(struct vp *from, struct vp *target)
 {
-	if (!vtl_vp_enabled(target)) {
+	if (!vtl_vp_enabled(target) && !start_is_denied(from)) {
 		return false;
 	}
 	vp_deny(from, COUNTER_DENIED_INTERRUPT, target->id);
