@@ -28,6 +28,7 @@
 
 #define CONFIG_PROTECT 1ull
 #define CONFIG_ALL     (0xfull << 1)
+#define CONFIG_ZERO    (1ull << 5)
 #define CONFIG_DENY    (1ull << 6)
 
 #define CR0_WP	  (1ull << 16)
@@ -874,17 +875,26 @@ static void default_test(void)
 
 /* --- permissions, one after the other ---------------------------------------------------------- */
 
+static uint64_t config_read_run(uint64_t unused)
+{
+	(void)unused;
+	return register_of(HV_VTL_OWN, HV_REGISTER_VSM_PARTITION_CONFIG);
+}
+
 static void memory_test(void)
 {
 	uint32_t before;
 
 	memcpy(page, code_return, sizeof(code_return));
+	if (!boot_word_find("start"))
+		tap_equal(vtl_run(config_read_run, 0), CONFIG_ALL | CONFIG_ZERO,
+			"at first everything is allowed, and memory zeroed at a reset");
 	tap_equal(vtl_run(protect_run, 0), HV_RESULT(HV_ACCESS_DENIED, 0),
 		"permissions before protection is enabled: access denied");
 	if (boot_word_find("default"))
 		default_test();
 	else
-		tap_equal(vtl_run(config_run, CONFIG_PROTECT | CONFIG_ALL),
+		tap_equal(vtl_run(config_run, CONFIG_PROTECT | CONFIG_ALL | CONFIG_ZERO),
 			HV_RESULT(HV_SUCCESS, 1), "VTL1 enables protection");
 	vtl_intercept_set(intercept_handle);
 	for (uint32_t i = 0; i < sizeof(permissions) / sizeof(permissions[0]); i++)
