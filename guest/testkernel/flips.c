@@ -6,9 +6,9 @@
  * VTL1 publishes for each page what holds: "unknown" before it asks for a change, the new permissions
  * after that has returned. An attacker looks, tries, and looks again: if the same was published both
  * times, an access that it forbids must not have happened. What is forbidden comes to VTL1 as an
- * intercept, which sends VTL0 past the access and counts.
+ * intercept, which sends VTL0 past its tries and counts.
  *
- * flips=N in all (as many as fit), ms=N for each part (1500), seed=N.
+ * ms=N for each of the two parts (1500), or flips=N in all, whatever it takes; seed=N.
  */
 #include "apic.h"
 #include "boot.h"
@@ -21,11 +21,12 @@
 #include "trap.h"
 #include "vtl.h"
 
-#define PAGES	   96u
-#define BATCH_MAX  48u
+#define PAGES	   384u
+#define PAGES_FEW  96u
+#define BATCH_MAX  256u
 #define LIMIT_US   20000000u
 #define ROUNDS_MIN 8u
-#define WARM	   64u /* accesses to a page in a row, so that the TLB has it */
+#define WARM	   8u /* bursts at a page in a row: the TLB has it */
 
 /* What is published: a number that changes each time, and the permissions; or that nobody knows. */
 #define UNKNOWN		      0xffu
@@ -70,6 +71,7 @@ static _Atomic uint64_t flips, calls, wrong_results;
 static uint64_t flips_wanted = ~0ull, part_ms = 1500, first_seed = 1;
 static atomic_bool leave;
 static uint32_t total;
+static uint32_t page_count = PAGES_FEW; /* all of them where it is about many flips */
 
 static uint32_t random(uint64_t *seed)
 {
@@ -80,30 +82,77 @@ static uint32_t random(uint64_t *seed)
 	return (uint32_t)(*seed >> 32);
 }
 
-/* --- VTL1: intercepts ------------------------------------------------------------------------- */
+/* --- VTL0: attacks ---------------------------------------------------------------------------- */
+
+/* What a burst of tries at one page came to. */
+struct burst {
+	uint32_t stale; /* completed where it was forbidden */
+	uint32_t passed; /* completed where it was allowed */
+	uint32_t stopped; /* 1: VTL1 has ended the burst */
+};
 
 /*
- * Each attack is one instruction between two labels, with RAX zero in front of it: who is sent past it
- * finds RAX as VTL1 has set it. An execution has left its return address on the stack.
+ * A burst: look, try, look again, eight times over without a jump. Straight code, because an emulated
+ * processor takes a kick between blocks: only in the middle of one can it still be in VTL0 after a change
+ * that did not wait for it has returned. RDI: the page, RSI: what is published about it, RDX: the result.
+ * EAX counts what was stale, R10 what was allowed, R11 is VTL1's mark. MFENCE keeps the second look
+ * behind the try.
  */
-extern const char attack_read_at[], attack_read_past[], attack_write_at[], attack_write_past[],
-	attack_modify_at[], attack_modify_past[];
+#define BURST(name, needs, access)                                                                 \
+	__asm__(".text\n"                                                                          \
+		"attack_" #name ":\n\t"                                                            \
+		"pushq %rbx\n\t"                                                                   \
+		"movq %rdx, %rbx\n\t"                                                              \
+		"xorl %eax, %eax\n\t"                                                              \
+		"xorl %r10d, %r10d\n\t"                                                            \
+		"xorl %r11d, %r11d\n\t"                                                            \
+		".rept 8\n\t"                                                                      \
+		"movq (%rsi), %r8\n\t" access "\n\t"                                               \
+		"mfence\n\t"                                                                       \
+		"movq (%rsi), %r9\n\t"                                                             \
+		"xorl %ecx, %ecx\n\t"                                                              \
+		"cmpq %r8, %r9\n\t"                                                                \
+		"sete %cl\n\t"                                                                     \
+		"addl %ecx, %r10d\n\t"                                                             \
+		"xorl %edx, %edx\n\t"                                                              \
+		"testb $" #needs ", %r8b\n\t"                                                      \
+		"sete %dl\n\t"                                                                     \
+		"andl %ecx, %edx\n\t"                                                              \
+		"addl %edx, %eax\n\t"                                                              \
+		".endr\n"                                                                          \
+		"attack_" #name "_end:\n\t"                                                        \
+		"subl %eax, %r10d\n\t"                                                             \
+		"movl %eax, (%rbx)\n\t"                                                            \
+		"movl %r10d, 4(%rbx)\n\t"                                                          \
+		"movl %r11d, 8(%rbx)\n\t"                                                          \
+		"popq %rbx\n\t"                                                                    \
+		"ret\n");                                                                          \
+	void attack_##name(const volatile void *page, const void *state, struct burst *burst);     \
+	extern const char attack_##name##_end[]
+
+/* Who may write or execute may read: one bit of the permissions is enough to look at. */
+BURST(read, 1, "movzbl (%rdi), %ecx");
+BURST(write, 2, "movb $1, 64(%rdi)");
+BURST(modify, 2, "lock incl 128(%rdi)");
+BURST(execute, 4, "call *%rdi");
 
 static const struct {
-	const char *at, *past;
-} places[] = {{attack_read_at, attack_read_past}, {attack_write_at, attack_write_past},
-	{attack_modify_at, attack_modify_past}};
+	void (*burst)(const volatile void *page, const void *state, struct burst *burst);
+	const char *end;
+} attacks[] = {{attack_read, attack_read_end}, {attack_write, attack_write_end},
+	{attack_modify, attack_modify_end}, {attack_execute, attack_execute_end}};
 
-#define STOPPED 0x73746f70u
+/* --- VTL1: intercepts ------------------------------------------------------------------------- */
 
-static void send_past(struct vtl_registers *lower, uint64_t rip)
+static void send_to(struct vtl_registers *lower, uint64_t rip)
 {
 	if (vtl_register_set(HV_VTL(0), HV_REGISTER_RIP, rip, 0) != HV_RESULT(HV_SUCCESS, 1))
 		atomic_fetch_add(&wrong_results, 1);
-	lower->rax = STOPPED;
+	lower->r11 = 1;
 }
 
-static void return_from_page(struct vtl_registers *lower)
+/* The call that went there has left its return address on the stack. */
+static void stack_drop(void)
 {
 	uint64_t rsp[2];
 
@@ -111,89 +160,55 @@ static void return_from_page(struct vtl_registers *lower)
 		vtl_register_set(HV_VTL(0), HV_REGISTER_RSP, rsp[0] + 8, 0) !=
 			HV_RESULT(HV_SUCCESS, 1))
 		atomic_fetch_add(&wrong_results, 1);
-	send_past(lower, *(uint64_t *)rsp[0]);
+}
+
+/* What the burst had looked up is still in R8: was it allowed, and is it still what is published? */
+static void lost_count(const struct vtl_registers *lower, enum attack kind)
+{
+	const _Atomic uint64_t *state = (const _Atomic uint64_t *)lower->rsi;
+
+	if (lower->r8 == atomic_load(state) && STATE_IS_KNOWN(lower->r8) &&
+		(STATE_FLAGS(lower->r8) & attack_needs[kind]) == attack_needs[kind])
+		attackers[cpu_self()->number].lost++;
 }
 
 static void intercept_handle(struct vtl_registers *lower, const struct hv_message *message)
 {
 	uint64_t rip = message->header.rip;
+	enum attack kind = ATTACK_COUNT;
 
-	for (uint32_t i = 0; i < sizeof(places) / sizeof(places[0]); i++)
-		if (rip == (uint64_t)places[i].at) {
-			send_past(lower, (uint64_t)places[i].past);
-			return;
-		}
 	if (rip >= (uint64_t)pages && rip < (uint64_t)pages + sizeof(pages)) {
-		return_from_page(lower);
-		return;
+		kind = ATTACK_EXECUTE;
+		stack_drop();
 	}
-	tap_bail("an intercept from elsewhere: rip 0x%lx, type 0x%x, address 0x%lx", rip,
-		message->type, message->memory.gpa);
+	for (uint32_t i = 0; i < ATTACK_EXECUTE; i++)
+		if (rip > (uint64_t)attacks[i].burst && rip < (uint64_t)attacks[i].end)
+			kind = (enum attack)i;
+	if (kind == ATTACK_COUNT)
+		tap_bail("an intercept from elsewhere: rip 0x%lx, type 0x%x, address 0x%lx", rip,
+			message->type, message->memory.gpa);
+	lost_count(lower, kind);
+	send_to(lower, (uint64_t)attacks[kind].end);
 }
 
-/* --- VTL0: attacks ---------------------------------------------------------------------------- */
+/* --- VTL0: attackers -------------------------------------------------------------------------- */
 
-/* Each returns whether it got through: RAX says so if VTL1 does not. */
-__asm__(".text\n"
-	"attack_read:\n\t"
-	"xorl %eax, %eax\n"
-	"attack_read_at:\n\t"
-	"movzbl (%rdi), %ecx\n"
-	"attack_read_past:\n\t"
-	"ret\n"
-	"attack_write:\n\t"
-	"xorl %eax, %eax\n"
-	"attack_write_at:\n\t"
-	"movb $1, 64(%rdi)\n"
-	"attack_write_past:\n\t"
-	"ret\n"
-	"attack_modify:\n\t"
-	"xorl %eax, %eax\n"
-	"attack_modify_at:\n\t"
-	"lock incl 128(%rdi)\n"
-	"attack_modify_past:\n\t"
-	"ret\n"
-	"attack_execute:\n\t"
-	"xorl %eax, %eax\n\t"
-	"call *%rdi\n\t"
-	"ret\n");
-uint64_t attack_read(const volatile void *page);
-uint64_t attack_write(const volatile void *page);
-uint64_t attack_modify(const volatile void *page);
-uint64_t attack_execute(const volatile void *page);
-
-static uint64_t (*const attacks[])(const volatile void *page) = {
-	attack_read, attack_write, attack_modify, attack_execute};
-
-/* One look, one try, one look. False: it was not allowed, or nobody knows. */
+/* True if nothing of it was stopped. */
 static bool attack(struct attacker *self, uint32_t page, enum attack kind)
 {
-	uint64_t before = atomic_load_explicit(&published[page].state, memory_order_acquire);
-	bool passed = attacks[kind](pages[page]) != STOPPED;
-	uint64_t after;
-	bool allowed;
+	struct burst burst;
 
-	/* The try has ended, by itself or by a switch to VTL1 and back, before the second look. */
-	atomic_thread_fence(memory_order_seq_cst);
-	after = atomic_load_explicit(&published[page].state, memory_order_acquire);
-	if (!passed)
-		self->stopped[kind]++;
-	if (before != after || !STATE_IS_KNOWN(before))
-		return passed;
-	allowed = (STATE_FLAGS(before) & attack_needs[kind]) == attack_needs[kind];
-	if (passed && allowed)
-		self->passed[kind]++;
-	else if (passed)
-		self->stale[kind]++;
-	else if (allowed)
-		self->lost++;
-	return passed;
+	attacks[kind].burst(pages[page], &published[page].state, &burst);
+	self->stale[kind] += burst.stale;
+	self->passed[kind] += burst.passed;
+	self->stopped[kind] += burst.stopped;
+	return !burst.stopped;
 }
 
 /* A page that lets it through is tried again and again: a warm TLB is what makes a stale access. */
 static void attack_some(struct attacker *self)
 {
-	uint32_t page = random(&self->seed) % PAGES;
+	uint32_t page = random(&self->seed) % page_count;
 	enum attack kind = random(&self->seed) % ATTACK_COUNT;
 
 	for (uint32_t i = 0; i < WARM && attack(self, page, kind); i++)
@@ -222,7 +237,7 @@ static bool goes_on(uint64_t rounds, uint64_t deadline)
 /* One call: some of the pages `first`, `first` + `step`, ..., all to the same permissions. */
 static void flip_some(uint64_t *seed, uint32_t first, uint32_t step)
 {
-	uint32_t own = (PAGES - first + step - 1) / step;
+	uint32_t own = (page_count - first + step - 1) / step;
 	uint32_t count = 1 + random(seed) % (own < BATCH_MAX ? own : BATCH_MAX);
 	uint32_t start = random(seed) % own;
 	uint32_t flags = choices[random(seed) % (sizeof(choices) / sizeof(choices[0]))];
@@ -451,8 +466,10 @@ void kernel_main(void)
 	if (vtl_run(protect_enable, 0) != HV_RESULT(HV_SUCCESS, 1))
 		tap_bail("protection cannot be enabled");
 	vtl_intercept_set(intercept_handle);
-	if (boot_number_get("flips", &wanted))
+	if (boot_number_get("flips", &wanted)) {
 		flips_wanted = wanted / 2;
+		page_count = PAGES;
+	}
 	one_test();
 	if (wanted)
 		flips_wanted = wanted;
