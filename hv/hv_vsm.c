@@ -289,7 +289,8 @@ static uint64_t *setting(struct vp *vp, uint32_t name)
 static uint16_t write_setting(struct vp *vp, uint32_t name, uint64_t *setting, uint64_t value)
 {
 	if ((name == HV_REGISTER_VSM_VINA && (value & ~VINA_KNOWN)) ||
-		(name == HV_REGISTER_CR_INTERCEPT_CONTROL && (value & ~VTL_INTERCEPTS_SUPPORTED))) {
+		(name == HV_REGISTER_CR_INTERCEPT_CONTROL &&
+			(value & ~vtl_intercepts_supported(vp->partition)))) {
 		return HV_STATUS_INVALID_REGISTER_VALUE;
 	}
 	*setting = value;

@@ -148,8 +148,8 @@ void vtl_synic_retry(struct vp *vp);
 /* Own VP: hv/ has checked and written vp->vtl1.intercepts: they hold from the next entry of VTL0. */
 void vtl_intercepts_changed(struct vp *vp);
 
-/* What vtl_intercepts can hold of HvRegisterCrInterceptControl. */
-#define VTL_INTERCEPTS_SUPPORTED 0x2ffffffull
+/* The bits of HvRegisterCrInterceptControl that this processor can honour. */
+uint64_t vtl_intercepts_supported(const struct partition *partition);
 
 /* Own VP: hv/ has written vp->vtl1.vina (HvRegisterVsmVina). */
 #define VTL_VINA_VECTOR	    0xffull
@@ -175,7 +175,10 @@ void vtl_intercept_memory(struct vp *vp, gpa_t gpa, uint32_t access, bool has_gv
 /* Does VTL1 want to hear of this access to an MSR by VTL0? Then it has been told, as above. */
 bool vtl_intercept_msr(struct vp *vp, uint32_t index, bool write, uint64_t value);
 
-/* VTL0 is about to write a register that the platform was asked to watch (VP_OTHER_REGISTER). */
+/*
+ * VTL0 is about to write a register that the platform was asked to watch (VP_OTHER_REGISTER), or VTL1
+ * its CR8.
+ */
 void vtl_handle_register(struct vp *vp);
 
 /* --- the run loop --------------------------------------------------------------------------------------- */

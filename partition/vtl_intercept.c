@@ -294,6 +294,24 @@ static bool is_on(const struct vp *vp, uint8_t control)
 	return vp->vtl1.intercepts.control >> control & 1;
 }
 
+uint64_t vtl_intercepts_supported(const struct partition *partition)
+{
+	uint32_t watchable = partition->ops->watchable();
+	uint64_t supported = 0;
+
+	for (size_t i = 0; i < ARRAY_SIZE(register_controls); i++) {
+		if (watchable & register_controls[i].watch) {
+			supported |= 1ull << register_controls[i].control;
+		}
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(msr_controls); i++) {
+		if (watchable & VP_WATCH_MSRS) {
+			supported |= 1ull << msr_controls[i].read | 1ull << msr_controls[i].write;
+		}
+	}
+	return supported & ~(1ull << CONTROL_NEVER);
+}
+
 void vtl_intercepts_changed(struct vp *vp)
 {
 	uint32_t watch = 0;
@@ -413,7 +431,25 @@ static uint32_t name_of(enum vp_watch watched)
 	fault_stop("register 0x%x is not one that is watched", watched);
 }
 
-void vtl_handle_register(struct vp *vp)
+static void handle_cr8(struct vp *vp)
+{
+	struct insn insn;
+	uint64_t value;
+
+	if (!decode(vp, &insn) || insn.op != INSN_MOV_TO_CR || insn.reg != 8) {
+		return;
+	}
+	value = vp->platform->registers.gpr[insn.rm];
+	if (value > 15) {
+		vp_inject_exception(vp, VECTOR_GP, true, 0);
+		return;
+	}
+	vtl_apic_write(vp, APIC_TPR, (uint32_t)value << 4);
+	vp->exit.next_rip = vp->platform->registers.rip + insn.length;
+	vp_skip_instruction(vp);
+}
+
+static void handle_watched(struct vp *vp)
 {
 	struct register_intercept message = {.name = name_of(vp->exit.watched)};
 	struct vp_system_state state;
@@ -421,7 +457,7 @@ void vtl_handle_register(struct vp *vp)
 	uint64_t old, value = 0;
 
 	if (!decode(vp, &insn)) {
-		return; /* another VP has changed it: VTL0 runs what is there now */
+		return; /* another VP has changed it: the VTL runs what is there now */
 	}
 	vp->partition->ops->system_read(vp->platform, &state);
 	old = vp->exit.watched == VP_WATCH_CR0	   ? state.cr0
@@ -445,4 +481,13 @@ void vtl_handle_register(struct vp *vp)
 	message.value[0] = value;
 	fill_header(vp, &message.header, INTERCEPT_WRITE, insn.length);
 	post(vp, MESSAGE_REGISTER, &message, sizeof(message));
+}
+
+void vtl_handle_register(struct vp *vp)
+{
+	if (vp->exit.watched == VP_WATCH_CR8) {
+		handle_cr8(vp);
+	} else {
+		handle_watched(vp);
+	}
 }

@@ -51,6 +51,9 @@ enum vp_watch {
 	VP_WATCH_TR = 1u << 6,
 	/* All MSRs exit that msr_read and msr_write know, for reading too, as VP_EXIT_MSR. */
 	VP_WATCH_MSRS = 1u << 7,
+	VP_WATCH_ALL = 0xff,
+	/* VTL1 writes CR8, on a processor that cannot be trusted with it: cr8_write is to do it. */
+	VP_WATCH_CR8 = 1u << 8,
 };
 
 struct vp_exit {
@@ -201,7 +204,9 @@ struct platform_ops {
 	uint64_t (*debug_read)(struct platform_vp *vp, enum regs_name name);
 	void (*debug_write)(struct platform_vp *vp, enum regs_name name, uint64_t value);
 
-	/* Exits before the guest writes one of these registers (enum vp_watch); 0: none. */
+	/* Which of these registers (enum vp_watch) this processor can watch. */
+	uint32_t (*watchable)(void);
+	/* Exits before the guest writes one of these registers; 0: none. */
 	void (*watch_registers)(struct platform_vp *vp, uint32_t set);
 
 	/*

@@ -46,7 +46,8 @@ static struct {
 	bool has_next_rip;
 	bool has_flush_asid;
 	bool has_tsc_aux;
-	bool pat_is_live; /* QEMU 7.2's processor does not exchange PAT with the control block */
+	/* QEMU 7.2's: does not exchange PAT with the control block; see also where this is looked at. */
+	bool is_tcg;
 	uint8_t *msrpm_watched; /* the same, less what is kept for each VTL */
 	/*
 	 * QEMU 7.2's processor may deliver an injected external interrupt a second time, whatever the
@@ -335,7 +336,7 @@ static void svm_switch_vtl(struct platform_vp *from, struct platform_vp *to)
 		old->tsc_aux = asm_rdmsr(MSR_TSC_AUX);
 		asm_wrmsr(MSR_TSC_AUX, new->tsc_aux);
 	}
-	if (svm.pat_is_live) {
+	if (svm.is_tcg) {
 		old->vmcb->pat = asm_rdmsr(MSR_PAT);
 		asm_wrmsr(MSR_PAT, new->vmcb->pat);
 	}
@@ -381,8 +382,7 @@ static uint64_t *kept_msr(struct vmcb *vmcb, uint32_t index)
 static bool is_live(const struct svm_vp *vp, uint32_t index)
 {
 	return vp->active &&
-		((index == MSR_TSC_AUX && svm.has_tsc_aux) ||
-			(index == MSR_PAT && svm.pat_is_live));
+		((index == MSR_TSC_AUX && svm.has_tsc_aux) || (index == MSR_PAT && svm.is_tcg));
 }
 
 static bool svm_msr_read(struct platform_vp *platform_vp, uint32_t index, uint64_t *value)
@@ -476,6 +476,12 @@ static void svm_debug_register_write(
 	svm_debug_write(&svm_vp(platform_vp)->debug, name, value);
 }
 
+/* QEMU 7.2 does not look at the intercept of XSETBV. */
+static uint32_t svm_watchable(void)
+{
+	return VP_WATCH_ALL & ~(svm.is_tcg ? VP_WATCH_XCR0 : 0u);
+}
+
 static void svm_watch_registers(struct platform_vp *platform_vp, uint32_t set)
 {
 	struct vmcb *vmcb = svm_vp(platform_vp)->vmcb;
@@ -500,11 +506,18 @@ static void svm_offer_interrupt(struct platform_vp *platform_vp, uint8_t vector)
 		~(VIRTUAL_IRQ | VIRTUAL_PRIO_MASK | VIRTUAL_VECTOR_MASK);
 
 	if (vector) {
-		control |= VIRTUAL_IRQ | (uint64_t)(vector >> 4) << VIRTUAL_PRIO_SHIFT |
+		/* It comes if its priority is above CR8; QEMU 7.2 lets one pass that is the same. */
+		uint64_t priority = (vector >> 4) - (svm.is_tcg ? 1u : 0u);
+
+		control |= VIRTUAL_IRQ | priority << VIRTUAL_PRIO_SHIFT |
 			(uint64_t)vector << VIRTUAL_VECTOR_SHIFT;
 	}
 	vp->vmcb->interrupt_control = control;
 	vp->offered = vector;
+	if (svm.is_tcg) {
+		/* QEMU 7.2 dies of a MOV to CR8 that lets an offered interrupt pass. */
+		vp->vmcb->intercept_cr = vector ? INTERCEPT_CR_WRITE(1u << 8) : 0;
+	}
 }
 
 static uint8_t svm_interrupt_taken(struct platform_vp *platform_vp)
@@ -627,6 +640,9 @@ static void exit_decode(struct vp_exit *exit, struct svm_vp *vp)
 		break;
 	case EXIT_WRITE_CR4:
 		exit_register(exit, VP_WATCH_CR4);
+		break;
+	case EXIT_WRITE_CR8:
+		exit_register(exit, VP_WATCH_CR8);
 		break;
 	case EXIT_XSETBV:
 		exit_register(exit, VP_WATCH_XCR0);
@@ -868,6 +884,7 @@ static const struct platform_ops svm_ops = {
 	.msr_takes = svm_msr_takes,
 	.debug_read = svm_debug_register_read,
 	.debug_write = svm_debug_register_write,
+	.watchable = svm_watchable,
 	.watch_registers = svm_watch_registers,
 	.offer_interrupt = svm_offer_interrupt,
 	.interrupt_taken = svm_interrupt_taken,
@@ -916,6 +933,6 @@ const struct platform_ops *svm_platform(uint32_t vps, uint32_t vtls, const char 
 	}
 	svm_debug_init_platform();
 	svm.injects_twice = cpu_is_tcg();
-	svm.pat_is_live = cpu_is_tcg();
+	svm.is_tcg = cpu_is_tcg();
 	return &svm_ops;
 }

@@ -159,6 +159,7 @@ _Static_assert(sizeof(struct vmcb) == 4096, "one page");
 
 #define EXIT_WRITE_CR0 0x10
 #define EXIT_WRITE_CR4 0x14
+#define EXIT_WRITE_CR8 0x18
 #define EXIT_READ_DR0  0x20
 #define EXIT_WRITE_DR0 0x30
 #define EXIT_EXCEPTION 0x40 /* plus the vector */
