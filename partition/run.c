@@ -132,6 +132,7 @@ static void handle_interrupt(struct vp *vp)
 	uint8_t vector;
 
 	if (vp->active_vtl == VTL1) {
+		keep_halt_from_sleeping(vp);
 		vtl_handle_interrupt(vp); /* it stays pending: it is VTL0's */
 		return;
 	}

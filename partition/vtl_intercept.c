@@ -351,7 +351,6 @@ static bool wants_msr(const struct vp *vp, uint32_t index, bool write, uint64_t 
 bool vtl_intercept_msr(struct vp *vp, uint32_t index, bool write, uint64_t value)
 {
 	const uint64_t *gpr = vp->platform->registers.gpr;
-	struct msr_intercept message = {.index = index, .rdx = gpr[INSN_RDX], .rax = gpr[INSN_RAX]};
 	uint8_t bytes[16];
 	uint8_t length;
 
@@ -359,6 +358,9 @@ bool vtl_intercept_msr(struct vp *vp, uint32_t index, bool write, uint64_t value
 		!wants_msr(vp, index, write, value)) {
 		return false;
 	}
+
+	struct msr_intercept message = {.index = index, .rdx = gpr[INSN_RDX], .rax = gpr[INSN_RAX]};
+
 	fetch(vp, bytes, &length);
 	fill_header(vp, &message.header, write ? INTERCEPT_WRITE : INTERCEPT_READ, length);
 	post(vp, MESSAGE_MSR, &message, sizeof(message));

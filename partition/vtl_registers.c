@@ -277,10 +277,11 @@ static bool may_change(const struct vp_system_state *state, uint32_t name, uint6
 			!(stops_paging && (state->efer & EFER_LMA) && cs_long) &&
 			!(stops_paging && (state->cr4 & CR4_PCIDE));
 	}
-	return !(state->efer & EFER_LMA) ||
-		(((state->cr4 ^ value) & CR4_LA57) == 0 &&
-			!((value & CR4_PCIDE) && !(state->cr4 & CR4_PCIDE) &&
-				(state->cr3 & 0xfff)));
+	if (!(state->efer & EFER_LMA)) {
+		return !(value & CR4_PCIDE);
+	}
+	return !((state->cr4 ^ value) & CR4_LA57) &&
+		!((value & CR4_PCIDE) && !(state->cr4 & CR4_PCIDE) && (state->cr3 & 0xfff));
 }
 
 bool vtl_control_write(struct vp *vp, uint32_t name, uint64_t value)
@@ -292,7 +293,6 @@ bool vtl_control_write(struct vp *vp, uint32_t name, uint64_t value)
 		value |= CR0_ET;
 	}
 	return may_change(&state, name, value) &&
-		((value & CR4_PCIDE) == 0 || name != NAME_CR4 || (state.efer & EFER_LMA)) &&
 		set_control(vp, vp->active_vtl, &state, name == NAME_CR0 ? &state.cr0 : &state.cr4,
 			value);
 }

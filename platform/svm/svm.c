@@ -329,6 +329,8 @@ static void svm_switch_vtl(struct platform_vp *from, struct platform_vp *to)
 	struct svm_vp *new = svm_vp(to);
 	uint64_t stack = to->registers.gpr[INSN_RSP];
 
+	/* A step that Parapet was about to let it take shows in its flags: again when it comes back. */
+	svm_debug_cancel_step(&old->debug);
 	memcpy(to->registers.gpr, from->registers.gpr, sizeof(to->registers.gpr));
 	to->registers.gpr[INSN_RSP] = stack;
 	new->vmcb->cr2 = old->vmcb->cr2;
