@@ -30,6 +30,7 @@
 #define CONFIG_MASK		  (0xfull << CONFIG_MASK_SHIFT)
 #define CONFIG_ZERO_ON_RESET	  (1ull << 5)
 #define CONFIG_DENY_LOWER_STARTUP (1ull << 6)
+#define CONFIG_INITIAL		  (CONFIG_MASK | CONFIG_ZERO_ON_RESET)
 #define CONFIG_KNOWN                                                                               \
 	(CONFIG_ENABLE_PROTECTION | CONFIG_MASK | CONFIG_ZERO_ON_RESET | CONFIG_DENY_LOWER_STARTUP)
 
@@ -47,19 +48,19 @@
 #define MAP_ALL		   (MAP_READ | MAP_WRITE | MAP_EXECUTE)
 
 /*
- * Partition-wide. Zero is how a partition begins; the mask is kept as its complement for that. All
+ * Partition-wide. Zero is how a partition begins: what begins as ones is kept inverted. All
  * accesses are relaxed, but for the claim: a value stands for itself, and who is told of a new one by
  * another VP has been told through the guest's memory.
  */
 static struct {
-	struct atomic_u64 config; /* HV_REGISTER_VSM_PARTITION_CONFIG, its mask inverted */
+	struct atomic_u64 config; /* HV_REGISTER_VSM_PARTITION_CONFIG ^ CONFIG_INITIAL */
 	/* VTL0 has put VTL1 onto a VP: the others are VTL1's to enable. */
 	struct atomic_u32 claimed;
 } vsm;
 
 static uint64_t config_read(void)
 {
-	return atomic_u64_load(&vsm.config, memory_order_relaxed) ^ CONFIG_MASK;
+	return atomic_u64_load(&vsm.config, memory_order_relaxed) ^ CONFIG_INITIAL;
 }
 
 bool hv_protection_is_enabled(void)
@@ -70,6 +71,11 @@ bool hv_protection_is_enabled(void)
 bool hv_startup_is_denied(void)
 {
 	return config_read() & CONFIG_DENY_LOWER_STARTUP;
+}
+
+bool hv_memory_is_zeroed_on_reset(const struct partition *partition)
+{
+	return vtl_partition_enabled(partition) && (config_read() & CONFIG_ZERO_ON_RESET);
 }
 
 /* --- enabling --------------------------------------------------------------------------------------- */
@@ -202,7 +208,7 @@ static uint64_t vp_status(const struct vp *vp)
 static uint16_t write_config(struct vp *vp, uint64_t value)
 {
 	uint64_t before = atomic_u64_load(&vsm.config, memory_order_relaxed);
-	uint64_t after = value ^ CONFIG_MASK;
+	uint64_t after = value ^ CONFIG_INITIAL;
 	uint64_t fixed = CONFIG_ENABLE_PROTECTION | CONFIG_MASK;
 	uint16_t status;
 	uint32_t access;

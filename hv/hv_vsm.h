@@ -32,6 +32,9 @@ bool hv_protection_is_enabled(void);
 /* Has VTL1 said that VTL0 may not start or reset VPs (DenyLowerVtlStartup)? */
 bool hv_startup_is_denied(void);
 
+/* Has a VTL1 secrets that a reset must not leave in memory (ZeroMemoryOnReset)? */
+bool hv_memory_is_zeroed_on_reset(const struct partition *partition);
+
 /* HV_MAP_GPA_FLAGS as a permission, if this machine can keep it: TLFS, "Memory Access Protections". */
 bool hv_map_flags_access(uint32_t flags, uint32_t *access);
 

@@ -5,6 +5,7 @@
  * permissions hold while everybody runs, flips.c's.
  *
  * "start" on the command line: the other processors are started by hypercall, not by INIT and SIPI.
+ * "default": VTL1 begins with taking all execution away. "reset": ends with a triple fault.
  */
 #include "apic.h"
 #include "boot.h"
@@ -27,6 +28,7 @@
 
 #define CONFIG_PROTECT 1ull
 #define CONFIG_ALL     (0xfull << 1)
+#define CONFIG_ZERO    (1ull << 5)
 #define CONFIG_DENY    (1ull << 6)
 
 #define CR0_WP	  (1ull << 16)
@@ -817,15 +819,83 @@ static void deputy_test(void)
 	vtl_run(protect_run, HV_MAP_ALL);
 }
 
+/* --- the default ------------------------------------------------------------------------------ */
+
+#define CONFIG_READ_WRITE (3ull << 1)
+#define ELSEWHERE	  0x4000000ull /* RAM that nobody uses */
+
+static _Atomic uint32_t opened;
+
+/* All of the kernel's image but pages that refuse, of which VTL0's hypercall page is one. */
+static void image_open(void)
+{
+	const char *at = image_start;
+
+	while (at < image_end) {
+		uint64_t pages = (uint64_t)(image_end - at) / 4096;
+		uint64_t result = vtl_protect(at, pages < 256 ? (uint32_t)pages : 256, HV_MAP_ALL);
+
+		at += (result >> 32) * 4096;
+		at += result & 0xffff ? 4096 : 0;
+	}
+}
+
+/* VTL0 stops at once: its code is memory like any other. */
+static void default_handle(struct vtl_registers *lower, const struct hv_message *message)
+{
+	(void)lower;
+	last = *message;
+	image_open();
+	atomic_fetch_add(&opened, 1);
+}
+
+static void default_test(void)
+{
+	uint32_t before;
+
+	vtl_intercept_set(default_handle);
+	tap_equal(vtl_run(config_run, CONFIG_PROTECT | CONFIG_READ_WRITE), HV_RESULT(HV_SUCCESS, 1),
+		"VTL1 enables protection, with no execution by default");
+	/* Others may have been on their way when it was opened. */
+	tap_check(atomic_load(&opened) >= 1 && atomic_load(&opened) <= total &&
+			last.header.access == HV_ACCESS_EXECUTE,
+		"the next instruction of VTL0 is intercepted");
+	vtl_intercept_set(intercept_handle);
+	before = atomic_load(&intercepts);
+	remedy = REMEDY_SKIP;
+	*(volatile uint64_t *)ELSEWHERE = 0xc3;
+	tap_equal(atomic_load(&intercepts), before, "elsewhere VTL0 can read and write");
+	access_execute((void *)ELSEWHERE);
+	__asm__ volatile("" : : : "memory");
+	tap_check(atomic_load(&intercepts) == before + 1 &&
+			last.header.access == HV_ACCESS_EXECUTE &&
+			last.memory.gpa >> 12 == ELSEWHERE >> 12,
+		"but not execute");
+}
+
+/* --- permissions, one after the other ---------------------------------------------------------- */
+
+static uint64_t config_read_run(uint64_t unused)
+{
+	(void)unused;
+	return register_of(HV_VTL_OWN, HV_REGISTER_VSM_PARTITION_CONFIG);
+}
+
 static void memory_test(void)
 {
 	uint32_t before;
 
 	memcpy(page, code_return, sizeof(code_return));
+	if (!boot_word_find("start"))
+		tap_equal(vtl_run(config_read_run, 0), CONFIG_ALL | CONFIG_ZERO,
+			"at first everything is allowed, and memory zeroed at a reset");
 	tap_equal(vtl_run(protect_run, 0), HV_RESULT(HV_ACCESS_DENIED, 0),
 		"permissions before protection is enabled: access denied");
-	tap_equal(vtl_run(config_run, CONFIG_PROTECT | CONFIG_ALL), HV_RESULT(HV_SUCCESS, 1),
-		"VTL1 enables protection");
+	if (boot_word_find("default"))
+		default_test();
+	else
+		tap_equal(vtl_run(config_run, CONFIG_PROTECT | CONFIG_ALL | CONFIG_ZERO),
+			HV_RESULT(HV_SUCCESS, 1), "VTL1 enables protection");
 	vtl_intercept_set(intercept_handle);
 	for (uint32_t i = 0; i < sizeof(permissions) / sizeof(permissions[0]); i++)
 		for (uint32_t j = 0; j < sizeof(accesses) / sizeof(accesses[0]); j++)
@@ -1002,6 +1072,67 @@ static void debug_test(void)
 	dr0_write(0);
 }
 
+/* --- the TLB lock ------------------------------------------------------------------------------ */
+
+#define CONFIG_TLB_LOCKED 2ull
+
+static _Atomic uint32_t flushed;
+
+static uint64_t tlb_lock_run(uint64_t lock)
+{
+	return done(vtl_register_set(HV_VTL_OWN, HV_REGISTER_VSM_SECURE_CONFIG_VTL0, lock, 0)) &&
+		register_of(HV_VTL_OWN, HV_REGISTER_VSM_SECURE_CONFIG_VTL0) == lock;
+}
+
+/* In VTL1, with the lock, until told to leave; the return releases it. */
+static uint64_t locked_run(uint64_t unused)
+{
+	uint64_t right = tlb_lock_run(CONFIG_TLB_LOCKED);
+
+	(void)unused;
+	atomic_store(&there, true);
+	while (!atomic_load(&leave))
+		cpu_relax();
+	return right;
+}
+
+static uint64_t locked_right;
+
+static void locked(void *argument)
+{
+	(void)argument;
+	locked_right = vtl_run(locked_run, 0);
+}
+
+static void flush_run(void *argument)
+{
+	uint64_t *input = vtl_input();
+
+	(void)argument;
+	input[0] = cr3_read();
+	input[1] = HV_ALL_PROCESSORS;
+	input[2] = 0;
+	if (vtl_hypercall(HV_FLUSH_SPACE, input, NULL) == HV_SUCCESS)
+		atomic_fetch_add(&flushed, 1);
+}
+
+static void lock_test(void)
+{
+	tap_equal(vtl_run(tlb_lock_run, CONFIG_TLB_LOCKED), 1, "VTL1 locks VTL0's TLB");
+	flush_run(NULL);
+	tap_equal(atomic_load(&flushed), 1, "its return to VTL0 has unlocked it");
+	tap_equal(vtl_run(tlb_lock_run, 0), 1, "VTL1 finds it unlocked");
+	if (total < 3)
+		return;
+	occupy(1, locked);
+	cpu_call_start(&cpus[2], flush_run, NULL);
+	tap_check(!cpu_call_done(&cpus[2], SETTLE_US) && atomic_load(&flushed) == 1,
+		"a flush by VTL0 waits while VTL1 of another processor holds the lock");
+	vacate(1);
+	cpu_call_wait(&cpus[2]);
+	tap_check(atomic_load(&flushed) == 2 && locked_right, "and goes on when it is released");
+}
+
 /* --- what VTL0 is shut out of ----------------------------------------------------------------- */
 
 static uint64_t shut_run(uint64_t flags)
@@ -1158,6 +1289,9 @@ void kernel_main(void)
 	debug_test();
 	memory_test();
 	watch_test();
+	lock_test();
 	shut_test();
 	init_test();
+	if (boot_word_find("reset"))
+		trap_triple_fault();
 }
