@@ -3,7 +3,6 @@
 #include "arch/x86/cpu.h"
 #include "arch/x86/memory.h"
 #include "arch/x86/registers.h"
-#include "arch/x86/string.h"
 #include "platform/svm/svm_vp.h"
 #include "platform/svm/svm_vtl.h"
 
@@ -32,12 +31,14 @@ void svm_switch_vtl(struct platform_vp *from, struct platform_vp *to)
 {
 	struct svm_vp *old = svm_vp(from);
 	struct svm_vp *new = svm_vp(to);
-	uint64_t stack = to->registers.gpr[INSN_RSP];
 
 	/* A step that Parapet was about to let it take shows in its flags: again when it comes back. */
 	svm_debug_cancel_step(&old->debug);
-	memcpy(to->registers.gpr, from->registers.gpr, sizeof(to->registers.gpr));
-	to->registers.gpr[INSN_RSP] = stack;
+	for (int i = 0; i < 16; i++) {
+		if (i != INSN_RSP) {
+			to->registers.gpr[i] = from->registers.gpr[i];
+		}
+	}
 	new->vmcb->cr2 = old->vmcb->cr2;
 	if (levels.has_tsc_aux) {
 		old->tsc_aux = asm_rdmsr(MSR_TSC_AUX);
