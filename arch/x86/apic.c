@@ -47,12 +47,17 @@ static void wait_sent(void)
 void apic_send(uint32_t destination, uint32_t command)
 {
 	uint32_t found = apic_read(APIC_ICR_HIGH);
+	bool same = found == destination << 24;
 
 	wait_sent();
-	apic_write(APIC_ICR_HIGH, destination << 24);
+	if (!same) {
+		apic_write(APIC_ICR_HIGH, destination << 24);
+	}
 	apic_write(APIC_ICR_LOW, command);
-	wait_sent();
-	apic_write(APIC_ICR_HIGH, found);
+	/* The command has gone with its destination: what the guest had there may come back at once. */
+	if (!same) {
+		apic_write(APIC_ICR_HIGH, found);
+	}
 }
 
 void apic_kick(struct cpu *target)

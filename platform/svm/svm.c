@@ -18,6 +18,7 @@
 #define IOPM_BYTES	(3 * PAGE_SIZE)
 #define MSRPM_BYTES	(2 * PAGE_SIZE)
 #define GUEST_ASID(vtl) (1u + (vtl))
+#define VMMCALL_BYTES	3 /* where the processor does not say: the TLFS knows no prefixes to it */
 
 _Static_assert(offsetof(struct svm_vp, vp.registers.gpr) == 0, "svm_enter.S gets the array");
 
@@ -242,6 +243,14 @@ static bool keep_event(struct vmcb *vmcb)
 	return true;
 }
 
+static void svm_exit_on_halt(struct platform_vp *platform_vp, bool on)
+{
+	struct vmcb *vmcb = svm_vp(platform_vp)->vmcb;
+
+	vmcb->intercept1 =
+		on ? vmcb->intercept1 | INTERCEPT1_HLT : vmcb->intercept1 & ~INTERCEPT1_HLT;
+}
+
 static void svm_watch_iret(struct platform_vp *platform_vp, bool on)
 {
 	struct vmcb *vmcb = svm_vp(platform_vp)->vmcb;
@@ -362,6 +371,9 @@ static void exit_decode(struct vp_exit *exit, struct svm_vp *vp)
 		break;
 	case EXIT_VMMCALL:
 		exit->kind = VP_EXIT_HYPERCALL;
+		if (!exit->next_rip) {
+			exit->next_rip = vmcb->rip + VMMCALL_BYTES;
+		}
 		break;
 	case EXIT_NPF:
 		exit_memory(exit, vmcb);
@@ -419,7 +431,7 @@ static void exit_decode(struct vp_exit *exit, struct svm_vp *vp)
 	}
 }
 
-static void svm_run(struct platform_vp *platform_vp, struct vp_exit *exit)
+static void svm_run(struct platform_vp *platform_vp)
 {
 	struct svm_vp *vp = svm_vp(platform_vp);
 	struct vmcb *vmcb = vp->vmcb;
@@ -446,6 +458,14 @@ static void svm_run(struct platform_vp *platform_vp, struct vp_exit *exit)
 	if (vp->notify) {
 		asm_cli();
 	}
+}
+
+static void svm_read_exit(struct platform_vp *platform_vp, struct vp_exit *exit)
+{
+	struct svm_vp *vp = svm_vp(platform_vp);
+	struct vmcb *vmcb = vp->vmcb;
+	struct insn_registers *registers = &platform_vp->registers;
+
 	registers->gpr[INSN_RAX] = vmcb->rax;
 	registers->gpr[INSN_RSP] = vmcb->rsp;
 	registers->rip = vmcb->rip;
@@ -590,7 +610,10 @@ static const struct platform_ops svm_ops = {
 	.invalidate = svm_invalidate,
 	.flush_at_entry = svm_flush_at_entry,
 	.enter = svm_run,
+	.read_exit = svm_read_exit,
 	.idle = interrupt_idle,
+	.idle_interrupts = interrupt_idle_take,
+	.exit_on_halt = svm_exit_on_halt,
 	.kick = svm_kick,
 	.take_nmis = svm_take_nmis,
 	.switch_vtl = svm_switch_vtl,
