@@ -147,10 +147,9 @@ __attribute__((section(".text.guarded"))) void interrupt_handle(struct interrupt
 	case VECTOR_NMI:
 		/*
 		 * A kick leaves its mark before it sends (apic_kick), and nobody sends while the
-		 * mark is there: an NMI that finds none is from outside. Acquire pairs with the
-		 * exchange in apic_kick.
+		 * mark is there: an NMI that finds none is from outside.
 		 */
-		if (!atomic_u32_exchange(&cpu->kick_mark, 0, memory_order_acq_rel)) {
+		if (!cpu_take_kick(cpu)) {
 			cpu->outside_nmis++;
 		}
 		end_sleep(frame);

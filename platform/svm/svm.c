@@ -35,6 +35,7 @@ static struct {
 	 * guest is doing then, unless an exit follows at once.
 	 */
 	bool injects_twice;
+	bool loses_interrupts; /* QEMU: one that comes just as the guest exits (arch/x86/apic.h) */
 	uint32_t vps;
 	struct svm_vp *vp[VP_COUNT_MAX];
 	struct npt_space npt;
@@ -437,6 +438,9 @@ static void svm_run(struct platform_vp *platform_vp)
 	struct vmcb *vmcb = vp->vmcb;
 	struct insn_registers *registers = &platform_vp->registers;
 
+	if (svm.loses_interrupts) {
+		apic_find_lost_kick();
+	}
 	svm_debug_enter(&vp->debug);
 	if (svm.injects_twice &&
 		(vmcb->event_injection & (EVENT_VALID | EVENT_TYPE_MASK)) ==
@@ -466,6 +470,9 @@ static void svm_read_exit(struct platform_vp *platform_vp, struct vp_exit *exit)
 	struct vmcb *vmcb = vp->vmcb;
 	struct insn_registers *registers = &platform_vp->registers;
 
+	if (svm.loses_interrupts) {
+		apic_find_lost_interrupt();
+	}
 	registers->gpr[INSN_RAX] = vmcb->rax;
 	registers->gpr[INSN_RSP] = vmcb->rsp;
 	registers->rip = vmcb->rip;
@@ -479,6 +486,22 @@ static void svm_read_exit(struct platform_vp *platform_vp, struct vp_exit *exit)
 	if (exit->kind == VP_EXIT_MSR) {
 		exit->msr.index = (uint32_t)registers->gpr[INSN_RCX];
 	}
+}
+
+static void svm_idle(void)
+{
+	if (svm.loses_interrupts) {
+		apic_find_lost_kick();
+	}
+	interrupt_idle();
+}
+
+static bool svm_idle_interrupts(uint8_t *vector)
+{
+	if (svm.loses_interrupts) {
+		apic_find_lost_kick();
+	}
+	return interrupt_idle_take(vector);
 }
 
 static void svm_kick(vp_id_t target)
@@ -611,8 +634,8 @@ static const struct platform_ops svm_ops = {
 	.flush_at_entry = svm_flush_at_entry,
 	.enter = svm_run,
 	.read_exit = svm_read_exit,
-	.idle = interrupt_idle,
-	.idle_interrupts = interrupt_idle_take,
+	.idle = svm_idle,
+	.idle_interrupts = svm_idle_interrupts,
 	.exit_on_halt = svm_exit_on_halt,
 	.kick = svm_kick,
 	.take_nmis = svm_take_nmis,
@@ -681,6 +704,6 @@ const struct platform_ops *svm_platform(uint32_t vps, uint32_t vtls, const char 
 	}
 	svm_vtl_init_platform(svm.msrpm, svm.msrpm_watched);
 	svm_debug_init_platform();
-	svm.injects_twice = cpu_is_tcg();
+	svm.injects_twice = svm.loses_interrupts = cpu_is_tcg();
 	return &svm_ops;
 }
