@@ -147,6 +147,8 @@ static void enter_vtl1(struct vp *vp, enum entry_reason reason)
 {
 	struct assist_page *page;
 
+	/* What wakes VTL1 ends a HLT of VTL0 too: waking early is always allowed. */
+	vp->halted = false;
 	switch_to(vp, VTL1);
 	vp_count_event(vp, COUNTER_VTL1_ENTRIES);
 	page = assist_page(vp);

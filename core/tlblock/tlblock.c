@@ -100,8 +100,8 @@ void tlblock_release(struct tlblock *tlblock, vp_id_t vp, enum vtl vtl, enum vtl
 bool tlblock_is_held(const struct tlblock *tlblock, vp_id_t vp, enum vtl vtl, enum vtl by)
 {
 	/* Relaxed: only the VP itself writes it. */
-	return atomic_u64_load(&tlblock->vps[vp].lock[tlblock_index(vtl, by)].turn,
-		       memory_order_relaxed) &
+	return atomic_u64_load(
+		       &tlblock->vps[vp].lock[tlblock_index(vtl, by)].turn, memory_order_relaxed) &
 		1;
 }
 

@@ -14,12 +14,14 @@ struct npt_write {
 	struct npt *npt;
 	struct protect_batch *batch;
 	struct protect_range *range;
-	uint32_t taken; /* pages of the reservation, over all ranges */
 	bool seen; /* something of this range has been looked at: */
 	uint32_t first; /* what could be done there */
 };
 
-/* Tables that a batch adds. The entries split last, by level: ranges come in order of address. */
+/*
+ * Tables that a batch adds, to the page: ranges do not meet, and come in order of address, so that
+ * remembering the entry of each level that was split last counts none twice.
+ */
 struct npt_need {
 	const struct npt *npt;
 	uint32_t access;
@@ -174,7 +176,6 @@ static struct atomic_u64 *split(struct npt_write *write, struct atomic_u64 *entr
 	uint64_t old = entry_load(entry);
 	uint32_t access = leaf_access(old);
 
-	write->taken++;
 	for (uint64_t i = 0; i < ENTRIES; i++) {
 		uint64_t address = (old & PTE_ADDRESS) + i * level_bytes(level - 1);
 
@@ -313,7 +314,6 @@ static void npt_write(void *platform, struct protect_batch *batch)
 	for (int level = 2; level < LEVELS; level++) {
 		merge_ends(&write, level);
 	}
-	npt_pool_unreserve(&space->pool, batch->reserved - write.taken);
 }
 
 /* --- the rest ---------------------------------------------------------------------------------- */

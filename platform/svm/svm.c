@@ -11,30 +11,14 @@
 #include "platform/svm/debug.h"
 #include "platform/svm/npt.h"
 #include "platform/svm/svm.h"
+#include "platform/svm/svm_vp.h"
+#include "platform/svm/svm_vtl.h"
 #include "platform/svm/vmcb.h"
 
 #define IOPM_BYTES	(3 * PAGE_SIZE)
 #define MSRPM_BYTES	(2 * PAGE_SIZE)
 #define GUEST_ASID(vtl) (1u + (vtl))
-
-/* The registers whose writing can be watched, as intercept bits. */
-#define WATCH_INTERCEPTS1 (INTERCEPT1_IDTR | INTERCEPT1_GDTR | INTERCEPT1_LDTR | INTERCEPT1_TR)
-#define WATCH_INTERCEPTS2 INTERCEPT2_XSETBV
-
-/* A VP in one of its VTLs. */
-struct svm_vp {
-	struct platform_vp vp;
-	struct vmcb *vmcb;
-	uint64_t vmcb_hpa;
-	uint64_t host_vmcb_hpa; /* this processor's own FS, GS, TR, ... while the guest runs */
-	uint64_t host_save_hpa; /* where VMRUN keeps the rest of it */
-	enum vtl vtl;
-	bool active; /* else TSC_AUX is here and not in the processor */
-	bool notify; /* interrupts of the machine make it exit */
-	uint8_t offered; /* the interrupt that the control block offers, or 0 */
-	uint64_t tsc_aux;
-	struct svm_debug debug;
-};
+#define VMMCALL_BYTES	3 /* where the processor does not say: the TLFS knows no prefixes to it */
 
 _Static_assert(offsetof(struct svm_vp, vp.registers.gpr) == 0, "svm_enter.S gets the array");
 
@@ -45,24 +29,17 @@ static struct {
 	uint8_t *msrpm;
 	bool has_next_rip;
 	bool has_flush_asid;
-	bool has_tsc_aux;
-	/* QEMU 7.2's: does not exchange PAT with the control block; see also where this is looked at. */
-	bool is_tcg;
 	uint8_t *msrpm_watched; /* the same, less what is kept for each VTL */
 	/*
 	 * QEMU 7.2's processor may deliver an injected external interrupt a second time, whatever the
 	 * guest is doing then, unless an exit follows at once.
 	 */
 	bool injects_twice;
+	bool loses_interrupts; /* QEMU: one that comes just as the guest exits (arch/x86/apic.h) */
 	uint32_t vps;
 	struct svm_vp *vp[VP_COUNT_MAX];
 	struct npt_space npt;
 } svm;
-
-static struct svm_vp *svm_vp(struct platform_vp *vp)
-{
-	return (struct svm_vp *)vp;
-}
 
 /* --- a VP's state ------------------------------------------------------------------------------ */
 
@@ -267,6 +244,14 @@ static bool keep_event(struct vmcb *vmcb)
 	return true;
 }
 
+static void svm_exit_on_halt(struct platform_vp *platform_vp, bool on)
+{
+	struct vmcb *vmcb = svm_vp(platform_vp)->vmcb;
+
+	vmcb->intercept1 =
+		on ? vmcb->intercept1 | INTERCEPT1_HLT : vmcb->intercept1 & ~INTERCEPT1_HLT;
+}
+
 static void svm_watch_iret(struct platform_vp *platform_vp, bool on)
 {
 	struct vmcb *vmcb = svm_vp(platform_vp)->vmcb;
@@ -319,246 +304,6 @@ static uint64_t svm_tsc_offset(const struct platform_vp *platform_vp)
 static void svm_set_tsc_offset(struct platform_vp *platform_vp, uint64_t offset)
 {
 	svm_vp(platform_vp)->vmcb->tsc_offset = offset;
-}
-
-/* --- two levels -------------------------------------------------------------------------------- */
-
-static void svm_switch_vtl(struct platform_vp *from, struct platform_vp *to)
-{
-	struct svm_vp *old = svm_vp(from);
-	struct svm_vp *new = svm_vp(to);
-	uint64_t stack = to->registers.gpr[INSN_RSP];
-
-	/* A step that Parapet was about to let it take shows in its flags: again when it comes back. */
-	svm_debug_cancel_step(&old->debug);
-	memcpy(to->registers.gpr, from->registers.gpr, sizeof(to->registers.gpr));
-	to->registers.gpr[INSN_RSP] = stack;
-	new->vmcb->cr2 = old->vmcb->cr2;
-	if (svm.has_tsc_aux) {
-		old->tsc_aux = asm_rdmsr(MSR_TSC_AUX);
-		asm_wrmsr(MSR_TSC_AUX, new->tsc_aux);
-	}
-	if (svm.is_tcg) {
-		old->vmcb->pat = asm_rdmsr(MSR_PAT);
-		asm_wrmsr(MSR_PAT, new->vmcb->pat);
-	}
-	old->active = false;
-	new->active = true;
-	svm_debug_switch(&new->debug);
-}
-
-static const struct {
-	uint32_t index;
-	uint32_t offset; /* in the control block */
-} kept_msrs[] = {
-	{MSR_SYSENTER_CS, offsetof(struct vmcb, sysenter_cs)},
-	{MSR_SYSENTER_ESP, offsetof(struct vmcb, sysenter_esp)},
-	{MSR_SYSENTER_EIP, offsetof(struct vmcb, sysenter_eip)},
-	{MSR_STAR, offsetof(struct vmcb, star)},
-	{MSR_LSTAR, offsetof(struct vmcb, lstar)},
-	{MSR_CSTAR, offsetof(struct vmcb, cstar)},
-	{MSR_SFMASK, offsetof(struct vmcb, sfmask)},
-	{MSR_KERNEL_GS_BASE, offsetof(struct vmcb, kernel_gs_base)},
-	{MSR_PAT, offsetof(struct vmcb, pat)},
-};
-
-/* Where the control block keeps an MSR; 0 if it does not. */
-static uint32_t kept_offset(uint32_t index)
-{
-	for (size_t i = 0; i < ARRAY_SIZE(kept_msrs); i++) {
-		if (kept_msrs[i].index == index) {
-			return kept_msrs[i].offset;
-		}
-	}
-	return 0;
-}
-
-static uint64_t *kept_msr(struct vmcb *vmcb, uint32_t index)
-{
-	uint32_t offset = kept_offset(index);
-
-	return offset ? (uint64_t *)((uint8_t *)vmcb + offset) : NULL;
-}
-
-/* Is the VTL's value in the processor now? */
-static bool is_live(const struct svm_vp *vp, uint32_t index)
-{
-	return vp->active &&
-		((index == MSR_TSC_AUX && svm.has_tsc_aux) || (index == MSR_PAT && svm.is_tcg));
-}
-
-static bool svm_msr_read(struct platform_vp *platform_vp, uint32_t index, uint64_t *value)
-{
-	struct svm_vp *vp = svm_vp(platform_vp);
-	const uint64_t *kept = kept_msr(vp->vmcb, index);
-
-	if (is_live(vp, index)) {
-		*value = asm_rdmsr(index);
-		return true;
-	}
-	if (kept) {
-		*value = *kept;
-		return true;
-	}
-	*value = vp->tsc_aux;
-	return index == MSR_TSC_AUX && svm.has_tsc_aux;
-}
-
-static bool is_canonical(uint64_t address)
-{
-	/* Nested paging offers no more than the processor has: 57 bits with LA57, else 48. */
-	unsigned int unused = asm_cpuid(7, 0).ecx & (1u << 16) ? 64 - 57 : 64 - 48;
-
-	return (uint64_t)((int64_t)(address << unused) >> unused) == address;
-}
-
-static bool pat_is_valid(uint64_t value)
-{
-	for (int i = 0; i < 8; i++) {
-		uint8_t type = (uint8_t)(value >> (8 * i));
-
-		if (type > 7 || type == 2 || type == 3) {
-			return false;
-		}
-	}
-	return true;
-}
-
-/* AMD64 APM volume 2, 6.1.1, 6.1.2 and 7.8.1: what WRMSR takes. */
-static bool svm_msr_takes(uint32_t index, uint64_t value)
-{
-	switch (index) {
-	case MSR_LSTAR:
-	case MSR_CSTAR:
-	case MSR_KERNEL_GS_BASE:
-	case MSR_SYSENTER_ESP:
-	case MSR_SYSENTER_EIP:
-		return is_canonical(value);
-	case MSR_PAT:
-		return pat_is_valid(value);
-	case MSR_TSC_AUX:
-	case MSR_SFMASK:
-		return value >> 32 == 0;
-	default:
-		return true;
-	}
-}
-
-static bool svm_msr_write(struct platform_vp *platform_vp, uint32_t index, uint64_t value)
-{
-	struct svm_vp *vp = svm_vp(platform_vp);
-	uint64_t *kept = kept_msr(vp->vmcb, index);
-
-	if (!svm_msr_takes(index, value)) {
-		return false;
-	}
-	if (is_live(vp, index)) {
-		asm_wrmsr(index, value);
-		return true;
-	}
-	if (kept) {
-		*kept = value;
-		return true;
-	}
-	if (index == MSR_TSC_AUX && svm.has_tsc_aux) {
-		vp->tsc_aux = value;
-		return true;
-	}
-	return false;
-}
-
-static uint64_t svm_debug_register_read(struct platform_vp *platform_vp, enum regs_name name)
-{
-	return svm_debug_read(&svm_vp(platform_vp)->debug, name);
-}
-
-static void svm_debug_register_write(
-	struct platform_vp *platform_vp, enum regs_name name, uint64_t value)
-{
-	svm_debug_write(&svm_vp(platform_vp)->debug, name, value);
-}
-
-/* QEMU 7.2 does not look at the intercept of XSETBV. */
-static uint32_t svm_watchable(void)
-{
-	return VP_WATCH_ALL & ~(svm.is_tcg ? VP_WATCH_XCR0 : 0u);
-}
-
-static void svm_watch_registers(struct platform_vp *platform_vp, uint32_t set)
-{
-	struct vmcb *vmcb = svm_vp(platform_vp)->vmcb;
-
-	vmcb->intercept_cr = INTERCEPT_CR_WRITE(
-		(set & VP_WATCH_CR0 ? 1u << 0 : 0) | (set & VP_WATCH_CR4 ? 1u << 4 : 0));
-	vmcb->intercept1 = (vmcb->intercept1 & ~WATCH_INTERCEPTS1) |
-		(set & VP_WATCH_GDTR ? INTERCEPT1_GDTR : 0) |
-		(set & VP_WATCH_IDTR ? INTERCEPT1_IDTR : 0) |
-		(set & VP_WATCH_LDTR ? INTERCEPT1_LDTR : 0) |
-		(set & VP_WATCH_TR ? INTERCEPT1_TR : 0);
-	vmcb->intercept2 = (vmcb->intercept2 & ~WATCH_INTERCEPTS2) |
-		(set & VP_WATCH_XCR0 ? INTERCEPT2_XSETBV : 0);
-	vmcb->msrpm_base = memory_hpa(set & VP_WATCH_MSRS ? svm.msrpm_watched : svm.msrpm).value;
-}
-
-/* The processor delivers it by itself, without an exit (AMD64 APM volume 2, 15.21.4). */
-static void svm_offer_interrupt(struct platform_vp *platform_vp, uint8_t vector)
-{
-	struct svm_vp *vp = svm_vp(platform_vp);
-	uint64_t control = vp->vmcb->interrupt_control &
-		~(VIRTUAL_IRQ | VIRTUAL_PRIO_MASK | VIRTUAL_VECTOR_MASK);
-
-	if (vector) {
-		/* It comes if its priority is above CR8; QEMU 7.2 lets one pass that is the same. */
-		uint64_t priority = (vector >> 4) - (svm.is_tcg ? 1u : 0u);
-
-		control |= VIRTUAL_IRQ | priority << VIRTUAL_PRIO_SHIFT |
-			(uint64_t)vector << VIRTUAL_VECTOR_SHIFT;
-	}
-	vp->vmcb->interrupt_control = control;
-	vp->offered = vector;
-	if (svm.is_tcg) {
-		/* QEMU 7.2 dies of a MOV to CR8 that lets an offered interrupt pass. */
-		vp->vmcb->intercept_cr = vector ? INTERCEPT_CR_WRITE(1u << 8) : 0;
-	}
-}
-
-static uint8_t svm_interrupt_taken(struct platform_vp *platform_vp)
-{
-	struct svm_vp *vp = svm_vp(platform_vp);
-	uint64_t event = vp->vmcb->event_injection;
-	uint8_t offered = vp->offered;
-	/* Its delivery may have been cut short by the exit: keep_event has it, and it counts as taken. */
-	bool cut_short =
-		(event & (EVENT_VALID | EVENT_TYPE_MASK)) == (EVENT_VALID | EVENT_TYPE_INTERRUPT) &&
-		(event & EVENT_VECTOR_MASK) == offered;
-
-	if (!offered || ((vp->vmcb->interrupt_control & VIRTUAL_IRQ) && !cut_short)) {
-		return 0;
-	}
-	svm_offer_interrupt(platform_vp, 0);
-	return offered;
-}
-
-static uint8_t svm_cr8_read(const struct platform_vp *platform_vp)
-{
-	return ((const struct svm_vp *)platform_vp)->vmcb->interrupt_control & VIRTUAL_TPR_MASK;
-}
-
-static void svm_cr8_write(struct platform_vp *platform_vp, uint8_t value)
-{
-	struct vmcb *vmcb = svm_vp(platform_vp)->vmcb;
-
-	vmcb->interrupt_control =
-		(vmcb->interrupt_control & ~VIRTUAL_TPR_MASK) | (value & VIRTUAL_TPR_MASK);
-}
-
-static void svm_notify_interrupts(struct platform_vp *platform_vp, bool on)
-{
-	struct svm_vp *vp = svm_vp(platform_vp);
-
-	vp->notify = on;
-	vp->vmcb->intercept1 = on ? vp->vmcb->intercept1 | INTERCEPT1_INTR
-				  : vp->vmcb->intercept1 & ~INTERCEPT1_INTR;
 }
 
 /* --- entry and exit ---------------------------------------------------------------------------- */
@@ -627,6 +372,9 @@ static void exit_decode(struct vp_exit *exit, struct svm_vp *vp)
 		break;
 	case EXIT_VMMCALL:
 		exit->kind = VP_EXIT_HYPERCALL;
+		if (!exit->next_rip) {
+			exit->next_rip = vmcb->rip + VMMCALL_BYTES;
+		}
 		break;
 	case EXIT_NPF:
 		exit_memory(exit, vmcb);
@@ -684,12 +432,15 @@ static void exit_decode(struct vp_exit *exit, struct svm_vp *vp)
 	}
 }
 
-static void svm_run(struct platform_vp *platform_vp, struct vp_exit *exit)
+static void svm_run(struct platform_vp *platform_vp)
 {
 	struct svm_vp *vp = svm_vp(platform_vp);
 	struct vmcb *vmcb = vp->vmcb;
 	struct insn_registers *registers = &platform_vp->registers;
 
+	if (svm.loses_interrupts) {
+		apic_find_lost_kick();
+	}
 	svm_debug_enter(&vp->debug);
 	if (svm.injects_twice &&
 		(vmcb->event_injection & (EVENT_VALID | EVENT_TYPE_MASK)) ==
@@ -711,6 +462,17 @@ static void svm_run(struct platform_vp *platform_vp, struct vp_exit *exit)
 	if (vp->notify) {
 		asm_cli();
 	}
+}
+
+static void svm_read_exit(struct platform_vp *platform_vp, struct vp_exit *exit)
+{
+	struct svm_vp *vp = svm_vp(platform_vp);
+	struct vmcb *vmcb = vp->vmcb;
+	struct insn_registers *registers = &platform_vp->registers;
+
+	if (svm.loses_interrupts) {
+		apic_find_lost_interrupt();
+	}
 	registers->gpr[INSN_RAX] = vmcb->rax;
 	registers->gpr[INSN_RSP] = vmcb->rsp;
 	registers->rip = vmcb->rip;
@@ -724,6 +486,22 @@ static void svm_run(struct platform_vp *platform_vp, struct vp_exit *exit)
 	if (exit->kind == VP_EXIT_MSR) {
 		exit->msr.index = (uint32_t)registers->gpr[INSN_RCX];
 	}
+}
+
+static void svm_idle(void)
+{
+	if (svm.loses_interrupts) {
+		apic_find_lost_kick();
+	}
+	interrupt_idle();
+}
+
+static bool svm_idle_interrupts(uint8_t *vector)
+{
+	if (svm.loses_interrupts) {
+		apic_find_lost_kick();
+	}
+	return interrupt_idle_take(vector);
 }
 
 static void svm_kick(vp_id_t target)
@@ -804,21 +582,11 @@ static void svm_close_ports(uint16_t first, uint16_t last)
 	}
 }
 
-/* An open MSR that VTL1 can ask to hear of. */
-static bool is_watched_msr(uint32_t index)
-{
-	return kept_offset(index) || index == MSR_TSC_AUX || index == MSR_XSS;
-}
-
 /* Two bits an MSR, read then write; three ranges of 8,192 MSRs (APM volume 2, 15.11). */
 static void svm_open_msr(uint32_t index, bool read, bool write)
 {
 	static const uint32_t range_base[] = {0, 0xc0000000, 0xc0010000};
 
-	/* QEMU 7.2 switches all that the control block keeps but this one: two VTLs would share it. */
-	if (svm.msrpm_watched && index == MSR_PAT) {
-		return;
-	}
 	for (uint64_t range = 0; range < ARRAY_SIZE(range_base); range++) {
 		if (index - range_base[range] < 8192) {
 			uint64_t bit = (range * 8192 + index - range_base[range]) * 2;
@@ -829,10 +597,10 @@ static void svm_open_msr(uint32_t index, bool read, bool write)
 			if (write) {
 				bitmap_clear(svm.msrpm, bit + 1);
 			}
-			if (svm.msrpm_watched && read && !is_watched_msr(index)) {
+			if (svm.msrpm_watched && read && !svm_vtl_watches_msr(index)) {
 				bitmap_clear(svm.msrpm_watched, bit);
 			}
-			if (svm.msrpm_watched && write && !is_watched_msr(index)) {
+			if (svm.msrpm_watched && write && !svm_vtl_watches_msr(index)) {
 				bitmap_clear(svm.msrpm_watched, bit + 1);
 			}
 		}
@@ -865,7 +633,10 @@ static const struct platform_ops svm_ops = {
 	.invalidate = svm_invalidate,
 	.flush_at_entry = svm_flush_at_entry,
 	.enter = svm_run,
-	.idle = interrupt_idle,
+	.read_exit = svm_read_exit,
+	.idle = svm_idle,
+	.idle_interrupts = svm_idle_interrupts,
+	.exit_on_halt = svm_exit_on_halt,
 	.kick = svm_kick,
 	.take_nmis = svm_take_nmis,
 	.switch_vtl = svm_switch_vtl,
@@ -922,8 +693,6 @@ const struct platform_ops *svm_platform(uint32_t vps, uint32_t vtls, const char 
 	}
 	svm.has_next_rip = features & SVM_FEATURE_NRIP;
 	svm.has_flush_asid = features & SVM_FEATURE_FLUSH_ASID;
-	svm.has_tsc_aux =
-		(asm_cpuid(0x80000001, 0).edx & (1u << 27)) || (asm_cpuid(7, 0).ecx & (1u << 22));
 	svm.vps = vps;
 	svm.iopm = memory_take(IOPM_BYTES, PAGE_SIZE);
 	svm.msrpm = memory_take(MSRPM_BYTES, PAGE_SIZE);
@@ -933,8 +702,8 @@ const struct platform_ops *svm_platform(uint32_t vps, uint32_t vtls, const char 
 		svm.msrpm_watched = memory_take(MSRPM_BYTES, PAGE_SIZE);
 		memset(svm.msrpm_watched, 0xff, MSRPM_BYTES);
 	}
+	svm_vtl_init_platform(svm.msrpm, svm.msrpm_watched);
 	svm_debug_init_platform();
-	svm.injects_twice = cpu_is_tcg();
-	svm.is_tcg = cpu_is_tcg();
+	svm.injects_twice = svm.loses_interrupts = cpu_is_tcg();
 	return &svm_ops;
 }

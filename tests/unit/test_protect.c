@@ -37,6 +37,8 @@ static struct block_vp counters[VPS];
 static struct trace_ring rings[VPS];
 static _Alignas(64) uint8_t ring_memory[VPS][64 + RING * sizeof(struct trace_slot)];
 static uint32_t kicks;
+static void (*during_shootdown)(void);
+static struct protect_ops checked_ops; /* npt_protect_ops, and whether locks are held */
 static jmp_buf broken_jump;
 static const char *broken_text;
 
@@ -50,9 +52,28 @@ static const struct protect_span ram[] = {
 /* The VP leaves at once. */
 static void kick(void *platform, vp_id_t target)
 {
+	void (*call)(void) = during_shootdown;
+
 	(void)platform;
 	kicks++;
 	run_exited(&run, target);
+	during_shootdown = NULL;
+	if (call)
+		call();
+}
+
+/* Are the shards of the layer that the ranges fall into taken, and are these all? */
+static bool shards_are(enum protect_layer layer, uint64_t expected)
+{
+	const struct protect_lock *lock =
+		layer == PROTECT_LAYER_REGION ? protect.region_lock : protect.table_lock;
+	uint32_t count =
+		layer == PROTECT_LAYER_REGION ? PROTECT_REGION_SHARDS : PROTECT_TABLE_SHARDS;
+	uint64_t set = 0;
+
+	for (uint32_t i = 0; i < count; i++)
+		set |= (uint64_t)atomic_u32_load(&lock[i].taken, memory_order_relaxed) << i;
+	return set == expected;
 }
 
 static void broken(const char *what)
@@ -91,6 +112,7 @@ static int setup_with(uint32_t pages, uint32_t targets)
 	memset(regions, 0, sizeof(regions));
 	memset(counters, 0, sizeof(counters));
 	kicks = 0;
+	during_shootdown = NULL;
 	npt_arena_init(&arena, pages, targets, true);
 	run_init(&run, run_vps, VPS, &run_ops, NULL);
 	tlblock_init(&tlblock, tlblock_vps, waiters, &run);
@@ -410,6 +432,69 @@ static void test_lock_of_a_transaction(void **state)
 		PROTECT_FULL);
 }
 
+/* --- locks, as the platform and the others see them -------------------------------------------- */
+
+#define SHARDS_HELD  (1ull << 1 | 1ull << 4)
+#define TABLES_HELD  (1ull << 0 | 1ull << 4)
+#define RANGE_FIRST  SIZE_2M
+#define RANGE_SECOND (4 * SIZE_1G + 4 * SIZE_2M)
+
+static uint32_t looked;
+
+static bool checked_prepare(void *platform, struct protect_batch *batch)
+{
+	assert_true(shards_are(PROTECT_LAYER_REGION, SHARDS_HELD));
+	assert_true(shards_are(PROTECT_LAYER_TABLE, TABLES_HELD));
+	looked++;
+	return npt_protect_ops.prepare(platform, batch);
+}
+
+static void checked_write(void *platform, struct protect_batch *batch)
+{
+	assert_true(shards_are(PROTECT_LAYER_REGION, SHARDS_HELD));
+	assert_true(shards_are(PROTECT_LAYER_TABLE, TABLES_HELD));
+	looked++;
+	npt_protect_ops.write(platform, batch);
+}
+
+static struct protect_pages checked_join(
+	void *platform, struct protect_pages first, struct protect_pages second)
+{
+	assert_int_equal(atomic_u32_load(&protect.record_lock.taken, memory_order_relaxed), 1);
+	looked++;
+	return npt_protect_ops.join(platform, first, second);
+}
+
+/* Others on the same pages wait until it is over; others elsewhere change tables meanwhile. */
+static void expect_region_shards_alone(void)
+{
+	assert_true(shards_are(PROTECT_LAYER_REGION, SHARDS_HELD));
+	assert_true(shards_are(PROTECT_LAYER_TABLE, 0));
+	assert_int_equal(atomic_u32_load(&protect.record_lock.taken, memory_order_relaxed), 0);
+	looked++;
+}
+
+static void test_locks_are_held(void **state)
+{
+	(void)state;
+	checked_ops = npt_protect_ops;
+	checked_ops.prepare = checked_prepare;
+	checked_ops.write = checked_write;
+	checked_ops.join = checked_join;
+	protect.ops = &checked_ops;
+	looked = 0;
+	during_shootdown = expect_region_shards_alone;
+	run_enter_begin(&run, 1, VTL0);
+	begin(0, VTL1, 0);
+	assert_int_equal(add(RANGE_FIRST, PAGE_SIZE, ACCESS_READ), PROTECT_DONE);
+	assert_int_equal(add(RANGE_SECOND, PAGE_SIZE, ACCESS_READ), PROTECT_DONE);
+	assert_int_equal(commit(), PROTECT_DONE);
+	assert_true(looked >= 4);
+	assert_null(during_shootdown);
+	assert_true(shards_are(PROTECT_LAYER_REGION, 0));
+	assert_true(shards_are(PROTECT_LAYER_TABLE, 0));
+}
+
 /* --- what a transaction costs ------------------------------------------------------------------ */
 
 static void test_revoke_a_gigabyte(void **state)
@@ -609,11 +694,50 @@ static void test_targets_are_apart(void **state)
 	protect_begin(&protect, &transaction, 0, VTL2, VTL1, PROTECT_TEST, PROTECT_NOT_SENSITIVE);
 	assert_int_equal(add(0, PAGE_SIZE, ACCESS_NONE), PROTECT_DONE);
 	assert_int_equal(commit(), PROTECT_DEFERRED);
-	/* A shootdown of VTL0 does not end it. */
+	/* Neither VTL0's shootdown nor VTL0's changes of the same page have to do with it. */
+	assert_int_equal(change(0, PAGE_SIZE, ACCESS_ALL, 0), PROTECT_DONE);
+	assert_int_equal(shootdowns(), 1);
+	assert_int_equal(
+		change(0, PAGE_SIZE, ACCESS_READ, PROTECT_NOT_SENSITIVE), PROTECT_DEFERRED);
 	assert_int_equal(change(0, PAGE_SIZE, ACCESS_NONE, 0), PROTECT_DONE);
+	assert_int_equal(shootdowns(), 2);
 	assert_int_equal(regions_in(BLOCK_REGION_DEFERRED), 1);
 	assert_int_equal(protect_sync(&protect, 0, VTL2), PROTECT_DONE);
 	assert_int_equal(regions_in(BLOCK_REGION_DEFERRED), 0);
+	/* It covers VTL0's records, not VTL1's. */
+	assert_int_equal(change(0, SIZE_2M, ACCESS_READ, 0), PROTECT_DONE);
+	assert_int_equal(regions_in(BLOCK_REGION_STABLE), 2);
+}
+
+static struct protect_transaction other;
+
+static void change_by_other(uint64_t base, uint32_t access, uint32_t flags)
+{
+	protect_begin(&protect, &other, 3, VTL1, VTL0, PROTECT_TEST, flags);
+	assert_int_equal(protect_add(&protect, &other, GPA(base), PAGE_SIZE, access), PROTECT_DONE);
+	assert_true(protect_ok(protect_commit(&protect, &other)));
+}
+
+static void defer_elsewhere(void)
+{
+	change_by_other(SIZE_2M, ACCESS_READ, PROTECT_NOT_SENSITIVE);
+}
+
+/* A shootdown ends what was deferred before it began, not what came while it ran. */
+static void test_deferred_during_a_shootdown(void **state)
+{
+	(void)state;
+	run_enter_begin(&run, 1, VTL0);
+	change_by_other(4 * SIZE_2M, ACCESS_READ, PROTECT_NOT_SENSITIVE);
+	during_shootdown = defer_elsewhere;
+	assert_int_equal(change(0, PAGE_SIZE, ACCESS_READ, 0), PROTECT_DONE);
+	assert_null(during_shootdown);
+	assert_int_equal(region_at(0)->state, BLOCK_REGION_STABLE);
+	assert_int_equal(region_at(4 * SIZE_2M)->state, BLOCK_REGION_STABLE);
+	assert_int_equal(region_at(SIZE_2M)->state, BLOCK_REGION_DEFERRED);
+	assert_int_equal(protect_sync(&protect, 0, VTL1), PROTECT_DONE);
+	assert_int_equal(shootdowns(), 2);
+	assert_int_equal(region_at(SIZE_2M)->state, BLOCK_REGION_STABLE);
 }
 
 /* --- TLB locks --------------------------------------------------------------------------------- */
@@ -648,6 +772,27 @@ static void test_suspended(void **state)
 	assert_int_equal(commit(), PROTECT_DONE);
 	assert_int_equal(regions_in(BLOCK_REGION_FLUSHING), 0);
 	assert_int_equal(pages_left(), PAGES - 2);
+}
+
+static void release_and_collect(void)
+{
+	tlblock_release_own(&tlblock, 1);
+	change_by_other(SIZE_2M, ACCESS_ALL, 0);
+	assert_int_equal(region_at(0)->state, BLOCK_REGION_STABLE);
+	assert_int_equal(region_at(4 * SIZE_2M)->state, BLOCK_REGION_FLUSHING);
+}
+
+/* The end of an earlier shootdown is not the end of the one that runs. */
+static void test_suspended_and_another(void **state)
+{
+	(void)state;
+	tlblock_take(&tlblock, 1, VTL0, VTL2);
+	assert_int_equal(change(0, PAGE_SIZE, ACCESS_READ, 0), PROTECT_SUSPENDED);
+	run_enter_begin(&run, 2, VTL0);
+	during_shootdown = release_and_collect;
+	assert_int_equal(change(4 * SIZE_2M, PAGE_SIZE, ACCESS_READ, 0), PROTECT_DONE);
+	assert_null(during_shootdown);
+	assert_int_equal(regions_in(BLOCK_REGION_FLUSHING), 0);
 }
 
 static void test_suspended_sync(void **state)
@@ -717,6 +862,11 @@ static void test_no_memory(void **state)
 	assert_int_equal(regions_in(BLOCK_REGION_FREE), REGIONS);
 	assert_int_equal(kicks, 0);
 	assert_int_equal(counted(COUNTER_PROTECT_TRANSACTIONS), 0);
+	/* No room for locks is kept back. */
+	for (uint64_t i = 0; i < PINS; i++)
+		assert_int_equal(protect_pin(&protect, 0, GPA(2 * SIZE_1G), PAGE_SIZE,
+					 PROTECT_PIN_OVERLAY, VTL2),
+			PROTECT_DONE);
 	/* Not locked either, and the others go on. */
 	begin(1, VTL1, 0);
 	assert_int_equal(add(PAGE_SIZE, PAGE_SIZE, ACCESS_READ), PROTECT_DONE);
@@ -949,6 +1099,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_too_many_ranges, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_pins, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_lock_of_a_transaction, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_locks_are_held, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_revoke_a_gigabyte, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_many_ranges_one_shootdown, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_grant_shoots_nothing_down, setup, teardown),
@@ -958,8 +1109,10 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_deferred_grant_is_done, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_sensitive_after_deferred, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_deferred_has_a_limit, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_deferred_during_a_shootdown, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_targets_are_apart, setup_two, teardown),
 		cmocka_unit_test_setup_teardown(test_suspended, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_suspended_and_another, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_suspended_sync, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_vtl2_waits, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_no_memory, setup_small, teardown),

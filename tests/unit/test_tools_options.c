@@ -54,8 +54,9 @@ static void test_all(void **state)
 	(void)state;
 	assert_true(PARSE(&options, "--cpus", "64", "--memory=2G", "--kernel", "k", "--initrd", "i",
 		"--append", "--", "--platform", "svm", "--accel", "tcg", "--ap-start", "mailbox",
-		"--tlb-flush", "hypercall", "--vp-stride", "64", "--vsm", "--no-paravisor", "--stats", "s",
-		"--trace", "t", "--timeout", "2.5", "-v", "--", "-device", "--cpus"));
+		"--tlb-flush", "hypercall", "--vp-stride", "64", "--vsm", "--no-paravisor",
+		"--stats", "s", "--trace", "t", "--timeout", "2.5", "-v", "--", "-device",
+		"--cpus"));
 	assert_int_equal(options.cpus, 64);
 	assert_int_equal(options.memory_bytes, 2ull << 30);
 	assert_string_equal(options.kernel, "k");
