@@ -462,7 +462,9 @@ struct table {
 } __attribute__((packed));
 
 #define CR4_OSXSAVE (1ull << 18)
+#define CR0_MP	    2ull
 #define CR0_TS	    8ull
+#define CR0_WP	    (1ull << 16)
 
 static struct table gdtr, idtr;
 
@@ -628,7 +630,7 @@ static void watched_control_test(void)
 {
 	uint64_t cr0 = cr0_read(), cr4 = cr4_read(), before = atomic_load(&intercepts), value;
 
-	vtl_run(mask_run, 1ull << 16); /* WP in CR0, nothing that matters in CR4 */
+	vtl_run(mask_run, CR0_WP); /* WP in CR0, nothing that matters in CR4 */
 	vtl_run(watch_run, 3);
 	value = cr0 & ~(1ull << 31);
 	tap_equal((uint64_t)trap_catch(cr0_value_run, &value), TRAP_GP,
@@ -648,6 +650,50 @@ static void watched_control_test(void)
 		"none of these is an intercept");
 	vtl_run(watch_run, 0);
 	vtl_run(mask_run, ~0ull);
+}
+
+/* MOV CR0, RAX or MOV CR0, RBX, as another processor has it just now; then RET. */
+static _Alignas(64) volatile uint8_t racing_code[4] = {0x0f, 0x22, 0xc0, 0xc3};
+static atomic_bool race_over;
+
+static void racing_run(void *argument)
+{
+	(void)argument;
+	while (!atomic_load(&race_over)) {
+		racing_code[2] = 0xc3;
+		racing_code[2] = 0xc0;
+	}
+}
+
+/*
+ * One of the two is harmless, the other clears what is locked: what is carried out must be what was
+ * looked at. Counts the times that it was not.
+ */
+static void race_test(void)
+{
+	uint64_t found = cr0_read(), cr0 = found | CR0_WP, before = atomic_load(&intercepts),
+		 end = clock_deadline(STORM_US);
+	uint32_t wrong = 0, turns = 0;
+
+	cr0_write(cr0);
+	vtl_run(mask_run, CR0_WP);
+	vtl_run(watch_run, 1);
+	cpu_call_start(&cpus[1], racing_run, NULL);
+	for (; !clock_passed(end); turns++) {
+		__asm__ volatile("call *%0"
+				 :
+				 : "r"(racing_code), "a"(cr0 ^ CR0_MP), "b"(cr0 & ~CR0_WP)
+				 : "memory");
+		wrong += !(cr0_read() & CR0_WP);
+	}
+	atomic_store(&race_over, true);
+	cpu_call_wait(&cpus[1]);
+	vtl_run(watch_run, 0);
+	vtl_run(mask_run, ~0ull);
+	cr0_write(found);
+	tap_note("%u writes of CR0, %lu intercepted", turns, atomic_load(&intercepts) - before);
+	tap_equal(
+		wrong, 0, "a write of CR0 that becomes another one meanwhile does not get through");
 }
 
 static uint64_t config_run(uint64_t value)
@@ -716,6 +762,8 @@ static void intercept_test(void)
 	tap_equal(xcr0_read() & 1, 1, "and XCR0 is as it was");
 	watched_msr_test();
 	watched_control_test();
+	if (total > 1)
+		race_test();
 	slot_test();
 	tap_equal(failures, 0, "everything VTL1 did about intercepts succeeded");
 }
