@@ -488,14 +488,24 @@ static uint64_t icr_run(uint64_t cpu)
 	return 0;
 }
 
-static uint64_t cluster_run(uint64_t cpu)
+static uint64_t cluster_send(uint64_t cpu, uint32_t vector, uint8_t vtl)
 {
 	uint64_t *input = vtl_input();
 	uint32_t banks;
 
-	input[0] = VECTOR_UPPER | (uint64_t)HV_VTL(1) << 32;
+	input[0] = vector | (uint64_t)vtl << 32;
 	banks = hv_set_write(&input[1], 1ull << cpu);
 	return vtl_hypercall(HV_SEND_IPI_EX | HV_VARIABLE(banks), input, NULL);
+}
+
+static uint64_t cluster_run(uint64_t cpu)
+{
+	return cluster_send(cpu, VECTOR_UPPER, cpu & 1 ? HV_VTL(1) : HV_VTL_OWN);
+}
+
+static uint64_t cluster_lower_run(uint64_t cpu)
+{
+	return cluster_send(cpu, VECTOR_LOWER, HV_VTL(0));
 }
 
 /* In VTL0, with interrupts off, until told to leave: only VTL1 can be interrupted here. */
@@ -582,6 +592,11 @@ static void held_test(uint32_t cpu)
 	vacate(cpu);
 	tap_check(clock_wait_for(atomic_load(&lower_interrupts[cpu]) == 1, LIMIT_US),
 		"and comes afterwards");
+	tap_equal(vtl_run(cluster_lower_run, cpu), HV_SUCCESS, "cluster IPI of VTL1 to VTL0");
+	tap_check(clock_wait_for(atomic_load(&lower_interrupts[cpu]) == 2, LIMIT_US),
+		"and it arrives there");
+	tap_equal(cluster_send(cpu, VECTOR_UPPER, HV_VTL(1)), HV_ACCESS_DENIED,
+		"cluster IPI of VTL0 to VTL1: access denied");
 	tap_equal(atomic_load(&wrong_level), 0, "no interrupt came to the wrong level");
 }
 
@@ -1116,21 +1131,29 @@ static void flush_run(void *argument)
 		atomic_fetch_add(&flushed, 1);
 }
 
+static uint64_t own_flush_run(uint64_t unused)
+{
+	flush_run(NULL);
+	return unused;
+}
+
 static void lock_test(void)
 {
 	tap_equal(vtl_run(tlb_lock_run, CONFIG_TLB_LOCKED), 1, "VTL1 locks VTL0's TLB");
 	flush_run(NULL);
 	tap_equal(atomic_load(&flushed), 1, "its return to VTL0 has unlocked it");
 	tap_equal(vtl_run(tlb_lock_run, 0), 1, "VTL1 finds it unlocked");
+	vtl_run(own_flush_run, 0);
+	tap_equal(atomic_load(&flushed), 2, "VTL1 flushes its own translations");
 	if (total < 3)
 		return;
 	occupy(1, locked);
 	cpu_call_start(&cpus[2], flush_run, NULL);
-	tap_check(!cpu_call_done(&cpus[2], SETTLE_US) && atomic_load(&flushed) == 1,
+	tap_check(!cpu_call_done(&cpus[2], SETTLE_US) && atomic_load(&flushed) == 2,
 		"a flush by VTL0 waits while VTL1 of another processor holds the lock");
 	vacate(1);
 	cpu_call_wait(&cpus[2]);
-	tap_check(atomic_load(&flushed) == 2 && locked_right, "and goes on when it is released");
+	tap_check(atomic_load(&flushed) == 3 && locked_right, "and goes on when it is released");
 }
 
 /* --- what VTL0 is shut out of ----------------------------------------------------------------- */
