@@ -5,6 +5,7 @@
 #include "hv/hv_call.h"
 #include "hv/hv_msr.h"
 #include "hv/hv_status.h"
+#include "hv/hv_vsm.h"
 #include "partition/guest_access.h"
 
 /* The hypercall input value (TLFS, "Hypercall Inputs"). */
@@ -26,25 +27,39 @@
 struct registers_in {
 	bool is_64; /* RCX, RDX, R8 and RAX; else EDX:EAX, EBX:ECX, EDI:ESI and EDX:EAX */
 	uint64_t value;
-	uint64_t input[2]; /* the input's address, or its first two words */
+	/* The addresses of input and output, or the input's first two words. */
+	uint64_t input[2];
 };
 
 struct call {
 	uint16_t code;
 	uint8_t header_words;
-	bool rep;
+	uint8_t rep_bytes; /* of an element of the list; 0: a simple call */
+	uint8_t output_bytes; /* all there is, or for each element of the list; 0: none */
 	bool variable; /* takes a variable header */
+	bool vsm; /* exists only where VSM is offered */
 	uint16_t (*handle)(struct vp *vp, const struct hv_input *input);
 };
 
 static const struct call calls[] = {
-	{HV_CALL_FLUSH_SPACE, 3, false, false, hv_flush_space},
-	{HV_CALL_FLUSH_LIST, 3, true, false, hv_flush_list},
-	{HV_CALL_SEND_IPI, 2, false, false, hv_send_ipi},
-	{HV_CALL_FLUSH_SPACE_EX, 4, false, true, hv_flush_space_ex},
-	{HV_CALL_FLUSH_LIST_EX, 4, true, true, hv_flush_list_ex},
-	{HV_CALL_SEND_IPI_EX, 3, false, true, hv_send_ipi_ex},
+	{HV_CALL_FLUSH_SPACE, 3, 0, 0, false, false, hv_flush_space},
+	{HV_CALL_FLUSH_LIST, 3, 8, 0, false, false, hv_flush_list},
+	{HV_CALL_SEND_IPI, 2, 0, 0, false, false, hv_send_ipi},
+	{HV_CALL_FLUSH_SPACE_EX, 4, 0, 0, true, false, hv_flush_space_ex},
+	{HV_CALL_FLUSH_LIST_EX, 4, 8, 0, true, false, hv_flush_list_ex},
+	{HV_CALL_SEND_IPI_EX, 3, 0, 0, true, false, hv_send_ipi_ex},
+	{HV_CALL_MODIFY_PROTECTION, 2, 8, 0, false, true, hv_modify_protection},
+	{HV_CALL_ENABLE_PARTITION_VTL, 2, 0, 0, false, true, hv_enable_partition_vtl},
+	{HV_CALL_ENABLE_VP_VTL, HV_START_WORDS, 0, 0, false, true, hv_enable_vp_vtl},
+	{HV_CALL_GET_VP_REGISTERS, 2, 4, 16, false, true, hv_get_vp_registers},
+	{HV_CALL_SET_VP_REGISTERS, 2, 32, 0, false, true, hv_set_vp_registers},
+	{HV_CALL_TRANSLATE, 4, 0, 16, false, true, hv_translate},
+	{HV_CALL_START_VP, HV_START_WORDS, 0, 0, false, true, hv_start_vp},
+	{HV_CALL_GET_VP_INDEX, 2, 4, 4, false, true, hv_get_vp_index},
+	{HV_CALL_TRANSLATE_EX, 4, 0, 64, false, true, hv_translate_ex},
 };
+
+_Static_assert(ARRAY_SIZE(calls) <= 32, "a bit each for note_first");
 
 static uint64_t register_pair(const uint64_t *gpr, uint32_t high, uint32_t low)
 {
@@ -63,7 +78,7 @@ static bool read_registers(struct vp *vp, struct registers_in *in)
 
 	vp->partition->ops->system_read(vp->platform, &state);
 	mode = guest_mode(&state, vp->platform->registers.rflags);
-	if (state.cpl != 0 || mode == INSN_REAL16 || !hv_guest_is_identified()) {
+	if (state.cpl != 0 || mode == INSN_REAL16 || !hv_guest_is_identified(vp->active_vtl)) {
 		return false;
 	}
 	in->is_64 = mode == INSN_LONG64;
@@ -104,11 +119,11 @@ static void note_first(struct vp *vp, const struct call *call)
 	}
 }
 
-static const struct call *find_call(uint32_t code)
+static const struct call *find_call(const struct vp *vp, uint32_t code)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(calls); i++) {
 		if (calls[i].code == code) {
-			return &calls[i];
+			return calls[i].vsm && !vp->partition->options.vsm ? NULL : &calls[i];
 		}
 	}
 	return NULL;
@@ -126,11 +141,19 @@ static void read_xmm(uint64_t words[12])
 			 : "memory");
 }
 
+/* TLFS, "Common Hypercall Status Codes": one status for all three that can be wrong. */
+static bool block_is_good(const struct vp *vp, uint64_t gpa, uint64_t bytes)
+{
+	return gpa % sizeof(uint64_t) == 0 && gpa % PAGE_SIZE + bytes <= PAGE_SIZE &&
+		!(gpa >> vp->partition->physical_bits);
+}
+
 /* The one copy of the input: from here on the guest's memory is not looked at again. */
-static uint16_t copy_input(struct vp *vp, const struct registers_in *in, uint32_t words)
+static uint16_t copy_input(struct vp *vp, const struct registers_in *in, uint32_t bytes)
 {
 	uint64_t gpa = in->input[0];
-	uint64_t bytes = words * sizeof(uint64_t);
+	/* Of a last word that a list of small elements begins, its page has the rest too. */
+	uint32_t words = (bytes + sizeof(uint64_t) - 1) / sizeof(uint64_t);
 
 	if (in->value & INPUT_FAST) {
 		if (words > FAST_WORDS) {
@@ -143,13 +166,12 @@ static uint16_t copy_input(struct vp *vp, const struct registers_in *in, uint32_
 		}
 		return HV_STATUS_SUCCESS;
 	}
-	/* TLFS, "Common Hypercall Status Codes": one status for all three. */
-	if (gpa % sizeof(uint64_t) || gpa % PAGE_SIZE + bytes > PAGE_SIZE ||
-		gpa >> vp->partition->physical_bits) {
+	if (!block_is_good(vp, gpa, bytes)) {
 		return HV_STATUS_INVALID_ALIGNMENT;
 	}
 
-	const volatile uint64_t *input = guest_ram(vp, GPA(gpa), bytes, ACCESS_READ);
+	const volatile uint64_t *input =
+		guest_ram(vp, GPA(gpa), words * sizeof(uint64_t), ACCESS_READ);
 
 	for (uint32_t i = 0; input && i < words; i++) {
 		vp->hypercall_input[i] = input[i];
@@ -160,14 +182,28 @@ static uint16_t copy_input(struct vp *vp, const struct registers_in *in, uint32_
 	return input ? HV_STATUS_SUCCESS : HV_STATUS_INVALID_HYPERCALL_INPUT;
 }
 
-static uint16_t carry_out(struct vp *vp, const struct registers_in *in, uint32_t *reps_done)
+/* Where the output goes, looked at before anything is done. Calls with output are never fast. */
+static uint16_t find_output(struct vp *vp, uint64_t gpa, uint32_t bytes, void **output)
 {
-	const struct call *call = find_call(INPUT_CODE(in->value));
+	if (!bytes) {
+		return HV_STATUS_SUCCESS;
+	}
+	if (!block_is_good(vp, gpa, bytes)) {
+		return HV_STATUS_INVALID_ALIGNMENT;
+	}
+	*output = guest_ram(vp, GPA(gpa), bytes, ACCESS_WRITE);
+	return *output ? HV_STATUS_SUCCESS : HV_STATUS_INVALID_HYPERCALL_INPUT;
+}
+
+static uint16_t carry_out(
+	struct vp *vp, const struct call *call, const struct registers_in *in, uint32_t *reps_done)
+{
 	struct hv_input input = {
 		.words = vp->hypercall_input,
 		.variable_words = INPUT_VARIABLE(in->value),
 		.rep_start = INPUT_REP_START(in->value),
 		.rep_count = INPUT_REP_COUNT(in->value),
+		.reps_done = reps_done,
 	};
 
 	if (!call) {
@@ -175,21 +211,32 @@ static uint16_t carry_out(struct vp *vp, const struct registers_in *in, uint32_t
 	}
 	/* TLFS, "Hypercall Inputs": what a simple call and a rep call may say. */
 	if ((in->value & INPUT_RESERVED) || (!call->variable && input.variable_words) ||
-		(call->rep ? input.rep_start >= input.rep_count
-			   : input.rep_count != 0 || input.rep_start != 0)) {
+		(call->rep_bytes ? input.rep_start >= input.rep_count
+				 : input.rep_count != 0 || input.rep_start != 0)) {
 		return HV_STATUS_INVALID_HYPERCALL_INPUT;
 	}
 	note_first(vp, call);
 	input.header_words = call->header_words + input.variable_words;
 	input.reps = &vp->hypercall_input[input.header_words];
 
-	uint16_t status = copy_input(vp, in, input.header_words + input.rep_count);
+	/* Of a list that fails, nothing has been done yet in this try. */
+	*reps_done = input.rep_start;
 
+	uint32_t elements = call->rep_bytes ? input.rep_count : 1;
+	uint16_t status = copy_input(
+		vp, in, input.header_words * sizeof(uint64_t) + input.rep_count * call->rep_bytes);
+
+	if (status == HV_STATUS_SUCCESS) {
+		status =
+			find_output(vp, in->input[1], call->output_bytes * elements, &input.output);
+	}
 	if (status == HV_STATUS_SUCCESS) {
 		status = call->handle(vp, &input);
 	}
 	/* A list is at most a page: all of it is done at once, so no call is ever continued. */
-	*reps_done = status == HV_STATUS_SUCCESS ? input.rep_count : input.rep_start;
+	if (status == HV_STATUS_SUCCESS) {
+		*reps_done = input.rep_count;
+	}
 	return status;
 }
 
@@ -208,18 +255,45 @@ bool hv_read_set(
 		       &input->words[format_word + 2], input->variable_words) == VPSET_OK;
 }
 
+static void refuse(struct vp *vp)
+{
+	vp_deny(vp, COUNTER_DENIED_INSTRUCTION, vp->platform->registers.rip);
+	vp_inject_exception(vp, VECTOR_UD, false, 0);
+}
+
+/* The control input of a VTL call or return, where the code page has put it: RAX, or ECX. */
+static uint64_t control(const struct vp *vp, bool is_64)
+{
+	const uint64_t *gpr = vp->platform->registers.gpr;
+
+	return is_64 ? gpr[INSN_RAX] : (uint32_t)gpr[INSN_RCX];
+}
+
 void hv_call(struct vp *vp)
 {
 	struct registers_in in;
 	uint32_t reps_done = 0;
 
 	if (!read_registers(vp, &in)) {
-		vp_deny(vp, COUNTER_DENIED_INSTRUCTION, vp->platform->registers.rip);
-		vp_inject_exception(vp, VECTOR_UD, false, 0);
+		refuse(vp);
+		return;
+	}
+	if (vp->partition->options.vsm && hv_is_vtl_switch(INPUT_CODE(in.value))) {
+		if (!hv_vtl_switch(vp, in.value, control(vp, in.is_64))) {
+			refuse(vp);
+		}
 		return;
 	}
 
-	uint16_t status = carry_out(vp, &in, &reps_done);
+	const struct call *call = find_call(vp, INPUT_CODE(in.value));
+
+	/* TLFS, "XMM Fast Hypercall Output": not offered, so #UD. */
+	if (call && call->output_bytes && (in.value & INPUT_FAST)) {
+		refuse(vp);
+		return;
+	}
+
+	uint16_t status = carry_out(vp, call, &in, &reps_done);
 
 	write_result(vp, in.is_64, status | (uint64_t)reps_done << RESULT_REPS_SHIFT);
 	vp_skip_instruction(vp);

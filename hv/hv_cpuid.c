@@ -21,6 +21,13 @@
 #define ACCESS_FREQUENCY_MSRS (1u << 11)
 #define ACCESS_TSC_INVARIANT  (1u << 15)
 
+#define ACCESS_SYNIC_MSRS (1u << 2) /* a guest that wants VSM looks for it too */
+
+/* LEAF_FEATURES EBX: their high half. */
+#define ACCESS_VSM	    (1u << 16)
+#define ACCESS_VP_REGISTERS (1u << 17)
+#define START_VP	    (1u << 21)
+
 /* LEAF_FEATURES EDX. */
 #define FEATURE_XMM_INPUT	(1u << 4)
 #define FEATURE_FREQUENCY_MSRS	(1u << 8)
@@ -58,6 +65,10 @@ struct cpuid_result hv_cpuid(struct vp *vp, uint32_t leaf)
 			(vp->partition->tsc_is_invariant
 					? ACCESS_TSC_INVARIANT | ACCESS_REFERENCE_TSC
 					: 0);
+		if (vp->partition->options.vsm) {
+			r.eax |= ACCESS_SYNIC_MSRS;
+			r.ebx = ACCESS_VSM | ACCESS_VP_REGISTERS | START_VP;
+		}
 		r.edx = FEATURE_XMM_INPUT | FEATURE_FREQUENCY_MSRS | FEATURE_EXTENDED_RANGES |
 			FEATURE_HYPERCALL_LOCK;
 		break;

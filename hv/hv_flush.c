@@ -68,8 +68,8 @@ static uint16_t flush(struct vp *vp, const struct hv_input *input, struct vpset 
 
 	const struct flush_request request = {
 		.set = set,
-		.vtl = VTL0,
-		.caller = VTL0,
+		.vtl = vp->active_vtl,
+		.caller = vp->active_vtl,
 		.space = input->words[WORD_SPACE],
 		.flags = (flags & HV_FLUSH_ALL_SPACES ? FLUSH_ALL_SPACES : 0) |
 			(flags & HV_FLUSH_NON_GLOBAL_ONLY ? FLUSH_NON_GLOBAL : 0) |
@@ -78,7 +78,7 @@ static uint16_t flush(struct vp *vp, const struct hv_input *input, struct vpset 
 		.range_count = list ? input->rep_count - input->rep_start : 0,
 	};
 
-	/* If somebody holds a TLB lock, this VP's VTL0 does not run on before they let go. */
+	/* If somebody holds a TLB lock, the calling VTL of this VP does not run on before they let go. */
 	flush_request(&partition->flush, vp->id, &request);
 	return HV_STATUS_SUCCESS;
 }

@@ -1,11 +1,12 @@
 /*
  * HvCallSendSyntheticClusterIpi and its form with sparse sets: one exit for an interrupt to many. Each
- * target gets it from the machine's own APICs.
+ * target gets it from the machine's own APICs, or in VTL1 from the one that Parapet keeps for it.
  */
 #include "arch/x86/apic.h"
 #include "arch/x86/registers.h"
 #include "hv/hv_call.h"
 #include "hv/hv_status.h"
+#include "partition/vtl.h"
 
 #define VECTOR_FIRST 16
 #define VECTOR_LAST  255
@@ -14,28 +15,12 @@
 #define WORD_MASK	1
 #define WORD_SET_FORMAT 1
 
-/* HV_INPUT_VTL. */
-#define INPUT_VTL_NUMBER   0x0fu
-#define INPUT_VTL_USE	   0x10u
-#define INPUT_VTL_RESERVED 0xe0u
-
-/* The caller's own VTL is the only one there is. */
-static uint16_t check_vtl(uint8_t vtl)
-{
-	if (vtl & INPUT_VTL_RESERVED) {
-		return HV_STATUS_INVALID_PARAMETER;
-	}
-	if ((vtl & INPUT_VTL_USE) && (vtl & INPUT_VTL_NUMBER) != VTL0) {
-		return HV_STATUS_ACCESS_DENIED;
-	}
-	return HV_STATUS_SUCCESS;
-}
-
 static uint16_t send(struct vp *vp, const struct hv_input *input, const struct vpset *set)
 {
 	struct partition *partition = vp->partition;
 	uint32_t vector = (uint32_t)input->words[WORD_VECTOR];
-	uint16_t status = check_vtl((uint8_t)(input->words[WORD_VECTOR] >> 32));
+	enum vtl vtl = VTL0;
+	uint16_t status = hv_input_vtl(vp, (uint8_t)(input->words[WORD_VECTOR] >> 32), &vtl);
 	struct vpset_iter iter;
 	uint32_t index;
 	vp_id_t target;
@@ -51,6 +36,10 @@ static uint16_t send(struct vp *vp, const struct hv_input *input, const struct v
 	}
 	vpset_iter_begin(&iter, set);
 	while (vpset_iter_next(&iter, &target)) {
+		if (vtl == VTL1) {
+			vtl_interrupt(vp, partition->vp[target], (uint8_t)vector);
+			continue;
+		}
 		apic_send(partition->vp[target]->apic_id,
 			vector | APIC_MODE_FIXED << APIC_MODE_SHIFT | APIC_ICR_ASSERT);
 	}

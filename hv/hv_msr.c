@@ -5,6 +5,7 @@
 #include "hv/hv_msr.h"
 #include "partition/guest_access.h"
 #include "partition/policy.h"
+#include "partition/vtl.h"
 
 #define HYPERCALL_ENABLE   1ull
 #define HYPERCALL_LOCKED   2ull
@@ -13,6 +14,8 @@
 /* The assist page and the reference TSC page are enabled alike. */
 #define PAGE_ENABLE   1ull
 #define PAGE_RESERVED 0xffeull
+
+#define PLAIN_CODE_BYTES 4 /* VMMCALL; RET */
 
 #define TIME_HZ 10000000 /* reference time is in units of 100 ns */
 
@@ -28,13 +31,16 @@ struct reference_page {
 _Static_assert(sizeof(struct reference_page) == PAGE_SIZE, "read by the guest");
 
 /*
- * Partition-wide: any VP writes them, any VP reads them. All accesses are relaxed: a value stands for
- * itself, and the pages they name are the guest's own memory, whose order is the guest's business.
+ * Partition-wide, of each VTL: any VP writes them, any VP reads them. All accesses are relaxed: a value
+ * stands for itself, and the pages they name are the guest's own memory, whose order is the guest's
+ * business.
  */
 static struct {
-	struct atomic_u64 guest_os_id;
-	struct atomic_u64 hypercall;
-	struct atomic_u64 reference_tsc;
+	struct {
+		struct atomic_u64 guest_os_id;
+		struct atomic_u64 hypercall;
+		struct atomic_u64 reference_tsc;
+	} vtl[VTL_COUNT];
 	struct atomic_u64
 		tsc_invariant; /* TLFS: shows the invariant TSC in CPUID; never taken back */
 } hv;
@@ -44,9 +50,9 @@ static uint64_t load(const struct atomic_u64 *value)
 	return atomic_u64_load(value, memory_order_relaxed);
 }
 
-bool hv_guest_is_identified(void)
+bool hv_guest_is_identified(enum vtl vtl)
 {
-	return load(&hv.guest_os_id) != 0;
+	return load(&hv.vtl[vtl].guest_os_id) != 0;
 }
 
 bool hv_shows_invariant_tsc(void)
@@ -54,40 +60,44 @@ bool hv_shows_invariant_tsc(void)
 	return load(&hv.tsc_invariant) != 0;
 }
 
-/* VMMCALL; RET. Offsets from 16 on are left for VTL calls and returns. */
-static const uint8_t hypercall_code[] = {0x0f, 0x01, 0xd9, 0xc3};
-
 /* Does the MSR go from `before` to `value` by putting a page somewhere? */
 static bool page_moves(uint64_t before, uint64_t value)
 {
 	return (value & PAGE_ENABLE) && (!(before & PAGE_ENABLE) || ((before ^ value) & PAGE_MASK));
 }
 
-/* Nobody may change what can be done with the page any more, until overlay_drop. */
-static bool overlay_pin(struct vp *vp, uint64_t value)
+/*
+ * VTL0's pages: nobody may change what VTL0 can do with them any more, until overlay_drop. Who could do
+ * VTL1's any harm is who owns them.
+ */
+static bool overlay_pin(struct vp *vp, enum vtl vtl, uint64_t value)
 {
-	return protect_pin(&vp->partition->protect, vp->id, GPA(value & PAGE_MASK), PAGE_SIZE,
-		       PROTECT_PIN_OVERLAY, VTL2) == PROTECT_DONE;
+	return vtl != VTL0 ||
+		protect_pin(&vp->partition->protect, vp->id, GPA(value & PAGE_MASK), PAGE_SIZE,
+			PROTECT_PIN_OVERLAY, VTL2) == PROTECT_DONE;
 }
 
-static void overlay_drop(struct vp *vp, uint64_t value)
+static void overlay_drop(struct vp *vp, enum vtl vtl, uint64_t value)
 {
-	protect_unpin(&vp->partition->protect, vp->id, GPA(value & PAGE_MASK), PAGE_SIZE,
-		PROTECT_PIN_OVERLAY, VTL2);
+	if (vtl == VTL0) {
+		protect_unpin(&vp->partition->protect, vp->id, GPA(value & PAGE_MASK), PAGE_SIZE,
+			PROTECT_PIN_OVERLAY, VTL2);
+	}
 }
 
 /*
  * The guest's page that an MSR names, pinned; NULL if there is no such page, it is not plain memory,
- * or not the guest's to write.
+ * or not the VTL's to write.
  */
-static void *overlay_place(struct vp *vp, uint64_t value)
+static void *overlay_place(struct vp *vp, enum vtl vtl, uint64_t value)
 {
 	void *page = NULL;
 
-	if (overlay_pin(vp, value)) {
-		page = guest_ram(vp, GPA(value & PAGE_MASK), PAGE_SIZE, ACCESS_READ | ACCESS_WRITE);
+	if (overlay_pin(vp, vtl, value)) {
+		page = guest_ram_of(
+			vp, vtl, GPA(value & PAGE_MASK), PAGE_SIZE, ACCESS_READ | ACCESS_WRITE);
 		if (!page) {
-			overlay_drop(vp, value);
+			overlay_drop(vp, vtl, value);
 		}
 	}
 	return page;
@@ -97,8 +107,8 @@ static void *overlay_place(struct vp *vp, uint64_t value)
  * Gives an MSR of the whole partition its new value, and moves the page that it names. False: that
  * is no page for it, or a bit of `locked` is set in the MSR.
  */
-static bool write_page_msr(struct vp *vp, struct atomic_u64 *msr, uint64_t value, uint64_t locked,
-	void (*fill)(const struct vp *vp, uint8_t *page))
+static bool write_page_msr(struct vp *vp, enum vtl vtl, struct atomic_u64 *msr, uint64_t value,
+	uint64_t locked, void (*fill)(const struct vp *vp, uint8_t *page))
 {
 	uint64_t before = load(msr);
 
@@ -109,7 +119,7 @@ static bool write_page_msr(struct vp *vp, struct atomic_u64 *msr, uint64_t value
 			return false;
 		}
 		if (page_moves(seen, value)) {
-			uint8_t *page = overlay_place(vp, value);
+			uint8_t *page = overlay_place(vp, vtl, value);
 
 			if (!page) {
 				return false;
@@ -119,45 +129,48 @@ static bool write_page_msr(struct vp *vp, struct atomic_u64 *msr, uint64_t value
 		}
 		if (atomic_u64_compare_exchange(msr, &before, value, memory_order_relaxed)) {
 			if (page_moves(value, seen)) {
-				overlay_drop(vp, seen);
+				overlay_drop(vp, vtl, seen);
 			}
 			return true;
 		}
 		if (page_moves(seen, value)) {
-			overlay_drop(vp, value); /* another VP has been faster */
+			overlay_drop(vp, vtl, value); /* another VP has been faster */
 		}
 	}
 }
 
+/* The plain call, and where there can be a VTL1, the ways there and back. */
 static void fill_hypercall_page(const struct vp *vp, uint8_t *page)
 {
-	(void)vp;
-	__builtin_memcpy(page, hypercall_code, sizeof(hypercall_code));
-	__builtin_memset(page + sizeof(hypercall_code), 0xcc, PAGE_SIZE - sizeof(hypercall_code));
+	uint32_t bytes = vp->partition->options.vsm ? VTL_CODE_BYTES : PLAIN_CODE_BYTES;
+
+	__builtin_memcpy(page, vtl_hypercall_code, bytes);
+	__builtin_memset(page + bytes, 0xcc, PAGE_SIZE - bytes);
 }
 
 /* TLFS, "Establishing the Hypercall Interface (x86/x64)". */
-static bool write_hypercall(struct vp *vp, uint64_t value)
+static bool write_hypercall(struct vp *vp, enum vtl vtl, uint64_t value)
 {
 	if ((value & HYPERCALL_RESERVED) || value >> vp->partition->physical_bits) {
 		return false;
 	}
 	/* The enable bit stays zero until the guest has said who it is. */
-	if (!hv_guest_is_identified()) {
+	if (!hv_guest_is_identified(vtl)) {
 		value &= ~HYPERCALL_ENABLE;
 	}
-	return write_page_msr(vp, &hv.hypercall, value, HYPERCALL_LOCKED, fill_hypercall_page);
+	return write_page_msr(
+		vp, vtl, &hv.vtl[vtl].hypercall, value, HYPERCALL_LOCKED, fill_hypercall_page);
 }
 
-static void write_guest_os_id(struct vp *vp, uint64_t value)
+static void write_guest_os_id(struct vp *vp, enum vtl vtl, uint64_t value)
 {
-	atomic_u64_store(&hv.guest_os_id, value, memory_order_relaxed);
+	atomic_u64_store(&hv.vtl[vtl].guest_os_id, value, memory_order_relaxed);
 	if (!value) {
 		uint64_t before = atomic_u64_fetch_and(
-			&hv.hypercall, ~HYPERCALL_ENABLE, memory_order_relaxed);
+			&hv.vtl[vtl].hypercall, ~HYPERCALL_ENABLE, memory_order_relaxed);
 
 		if (before & HYPERCALL_ENABLE) {
-			overlay_drop(vp, before);
+			overlay_drop(vp, vtl, before);
 		}
 	}
 }
@@ -197,22 +210,16 @@ static void fill_reference_page(const struct vp *vp, uint8_t *memory)
 }
 
 /* TLFS, "Reference Time Stamp Counter (TSC) Page Register". */
-static bool write_reference_tsc(struct vp *vp, uint64_t value)
+static bool write_reference_tsc(struct vp *vp, enum vtl vtl, uint64_t value)
 {
 	return vp->partition->tsc_is_invariant && !(value & PAGE_RESERVED) &&
-		write_page_msr(vp, &hv.reference_tsc, value, 0, fill_reference_page);
+		write_page_msr(vp, vtl, &hv.vtl[vtl].reference_tsc, value, 0, fill_reference_page);
 }
 
-/* TLFS, "Virtual Processor Assist Page". A page of zeros: above all, "an EOI is required". */
-static bool write_assist_page(struct vp *vp, uint64_t value)
+bool hv_page_move(struct vp *vp, enum vtl vtl, uint64_t before, uint64_t value)
 {
-	uint64_t before = vp->hv_assist_page;
-
-	if (value & PAGE_RESERVED) {
-		return false;
-	}
 	if (page_moves(before, value)) {
-		void *page = overlay_place(vp, value);
+		void *page = overlay_place(vp, vtl, value);
 
 		if (!page) {
 			return false;
@@ -220,20 +227,29 @@ static bool write_assist_page(struct vp *vp, uint64_t value)
 		__builtin_memset(page, 0, PAGE_SIZE);
 	}
 	if (page_moves(value, before)) {
-		overlay_drop(vp, before);
+		overlay_drop(vp, vtl, before);
 	}
-	vp->hv_assist_page = value;
 	return true;
 }
 
-bool hv_msr_read(struct vp *vp, uint32_t index, uint64_t *value)
+/* TLFS, "Virtual Processor Assist Page". A page of zeros: above all, "an EOI is required". */
+static bool write_assist_page(struct vp *vp, enum vtl vtl, uint64_t value)
+{
+	if ((value & PAGE_RESERVED) || !hv_page_move(vp, vtl, vp->vtl[vtl].assist_page, value)) {
+		return false;
+	}
+	vp->vtl[vtl].assist_page = value;
+	return true;
+}
+
+bool hv_msr_get(struct vp *vp, enum vtl vtl, uint32_t index, uint64_t *value)
 {
 	switch (index) {
 	case HV_MSR_GUEST_OS_ID:
-		*value = load(&hv.guest_os_id);
+		*value = load(&hv.vtl[vtl].guest_os_id);
 		return true;
 	case HV_MSR_HYPERCALL:
-		*value = load(&hv.hypercall);
+		*value = load(&hv.vtl[vtl].hypercall);
 		return true;
 	case HV_MSR_VP_INDEX:
 		*value = vp->id * vp->partition->vp_stride;
@@ -242,7 +258,7 @@ bool hv_msr_read(struct vp *vp, uint32_t index, uint64_t *value)
 		*value = reference_time(vp);
 		return true;
 	case HV_MSR_REFERENCE_TSC:
-		*value = load(&hv.reference_tsc);
+		*value = load(&hv.vtl[vtl].reference_tsc);
 		return vp->partition->tsc_is_invariant;
 	case HV_MSR_TSC_FREQUENCY:
 		*value = vp->partition->tsc_hz;
@@ -250,6 +266,50 @@ bool hv_msr_read(struct vp *vp, uint32_t index, uint64_t *value)
 	case HV_MSR_APIC_FREQUENCY:
 		*value = vp->partition->apic_timer_hz;
 		return true;
+	case HV_MSR_VP_ASSIST_PAGE:
+		*value = vp->vtl[vtl].assist_page;
+		return true;
+	case HV_MSR_TSC_INVARIANT:
+		*value = load(&hv.tsc_invariant);
+		return vp->partition->tsc_is_invariant;
+	default:
+		return hv_synic_owns(index) && hv_synic_get(vp, vtl, index, value);
+	}
+}
+
+bool hv_msr_set(struct vp *vp, enum vtl vtl, uint32_t index, uint64_t value)
+{
+	switch (index) {
+	case HV_MSR_GUEST_OS_ID:
+		write_guest_os_id(vp, vtl, value);
+		return true;
+	case HV_MSR_HYPERCALL:
+		return write_hypercall(vp, vtl, value);
+	case HV_MSR_REFERENCE_TSC:
+		return write_reference_tsc(vp, vtl, value);
+	case HV_MSR_VP_ASSIST_PAGE:
+		return write_assist_page(vp, vtl, value);
+	case HV_MSR_TSC_INVARIANT:
+		if ((value & ~1ull) || !vp->partition->tsc_is_invariant) {
+			return false;
+		}
+		atomic_u64_fetch_or(&hv.tsc_invariant, value, memory_order_relaxed);
+		return true;
+	default:
+		return hv_synic_owns(index) && hv_synic_set(vp, vtl, index, value);
+	}
+}
+
+/* --- the local APIC's: the machine's own is VTL0's --------------------------------------------------- */
+
+static bool is_apic(uint32_t index)
+{
+	return index >= HV_MSR_EOI && index <= HV_MSR_TPR;
+}
+
+static bool apic_read_msr(struct vp *vp, uint32_t index, uint64_t *value)
+{
+	switch (index) {
 	case HV_MSR_ICR:
 		*value = (uint64_t)lapic_read(vp, APIC_ICR_HIGH) << 32 |
 			lapic_read(vp, APIC_ICR_LOW);
@@ -257,27 +317,14 @@ bool hv_msr_read(struct vp *vp, uint32_t index, uint64_t *value)
 	case HV_MSR_TPR:
 		*value = lapic_read(vp, APIC_TPR);
 		return true;
-	case HV_MSR_VP_ASSIST_PAGE:
-		*value = vp->hv_assist_page;
-		return true;
-	case HV_MSR_TSC_INVARIANT:
-		*value = load(&hv.tsc_invariant);
-		return vp->partition->tsc_is_invariant;
 	default:
 		return false;
 	}
 }
 
-bool hv_msr_write(struct vp *vp, uint32_t index, uint64_t value)
+static bool apic_write_msr(struct vp *vp, uint32_t index, uint64_t value)
 {
 	switch (index) {
-	case HV_MSR_GUEST_OS_ID:
-		write_guest_os_id(vp, value);
-		return true;
-	case HV_MSR_HYPERCALL:
-		return write_hypercall(vp, value);
-	case HV_MSR_REFERENCE_TSC:
-		return write_reference_tsc(vp, value);
 	case HV_MSR_EOI:
 		if (value >> 32) {
 			return false;
@@ -289,21 +336,29 @@ bool hv_msr_write(struct vp *vp, uint32_t index, uint64_t value)
 		vp->apic_icr_high = (uint32_t)(value >> 32);
 		lapic_command(vp, vp->apic_icr_high, (uint32_t)value);
 		return true;
-	case HV_MSR_TPR:
+	default:
 		if (value & ~0xffull) {
 			return false;
 		}
 		lapic_write(vp, APIC_TPR, (uint32_t)value);
 		return true;
-	case HV_MSR_VP_ASSIST_PAGE:
-		return write_assist_page(vp, value);
-	case HV_MSR_TSC_INVARIANT:
-		if ((value & ~1ull) || !vp->partition->tsc_is_invariant) {
-			return false;
-		}
-		atomic_u64_fetch_or(&hv.tsc_invariant, value, memory_order_relaxed);
-		return true;
-	default:
-		return false;
 	}
+}
+
+bool hv_msr_read(struct vp *vp, uint32_t index, uint64_t *value)
+{
+	if (!is_apic(index)) {
+		return hv_msr_get(vp, vp->active_vtl, index, value);
+	}
+	return vp->active_vtl == VTL1 ? vtl_apic_msr_read(vp, index, value)
+				      : apic_read_msr(vp, index, value);
+}
+
+bool hv_msr_write(struct vp *vp, uint32_t index, uint64_t value)
+{
+	if (!is_apic(index)) {
+		return hv_msr_set(vp, vp->active_vtl, index, value);
+	}
+	return vp->active_vtl == VTL1 ? vtl_apic_msr_write(vp, index, value)
+				      : apic_write_msr(vp, index, value);
 }

@@ -8,6 +8,9 @@
 #include "arch/x86/cpu.h"
 #include "arch/x86/fault.h"
 #include "arch/x86/log.h"
+#include "arch/x86/memory.h"
+#include "arch/x86/string.h"
+#include "hv/hv_vsm.h"
 #include "partition/end.h"
 #include "partition/policy.h"
 
@@ -54,6 +57,16 @@ static void stop_others(struct partition *partition, const struct vp *except)
 	}
 }
 
+/* TLFS, "Zero Memory on Reset": what VTL1 kept from VTL0 is not to be found by whoever runs next. */
+static void zero_memory(const struct partition *partition)
+{
+	for (uint32_t i = 0; i < partition->ram.count; i++) {
+		memset(memory_pointer(HPA(partition->ram.span[i].base)), 0,
+			partition->ram.span[i].bytes);
+	}
+	log_info("I the guest's memory is zero");
+}
+
 static void __attribute__((noreturn))
 finish_machine(struct partition *partition, enum block_end reason, uint32_t code)
 {
@@ -61,6 +74,10 @@ finish_machine(struct partition *partition, enum block_end reason, uint32_t code
 		partition->block->end_tsc = asm_rdtsc();
 		partition->block->end_code = code;
 		partition->block->end_reason = reason;
+	}
+	if ((reason == BLOCK_END_RESET || reason == BLOCK_END_TRIPLE_FAULT) &&
+		hv_memory_is_zeroed_on_reset(partition)) {
+		zero_memory(partition);
 	}
 	log_line("@end %s %u", reason_names[reason], code);
 	log_wait_byte(LISTENER_BYTE, LISTENER_WAIT_US,

@@ -29,44 +29,61 @@ bool guest_is_ram(const struct partition *partition, gpa_t gpa, uint64_t bytes)
  * What Parapet does for the guest is an access like the guest's own. The lock comes first: whoever
  * takes a permission away after this look waits until the lock is released.
  */
-static bool is_allowed(struct vp *vp, gpa_t gpa, uint64_t bytes, uint32_t access)
+static bool is_allowed(struct vp *vp, enum vtl vtl, gpa_t gpa, uint64_t bytes, uint32_t access)
 {
 	struct partition *partition = vp->partition;
 
-	tlblock_take(&partition->tlblock, vp->id, VTL0, VTL2);
+	tlblock_take(&partition->tlblock, vp->id, vtl, VTL2);
 	for (uint64_t page = gpa.value & PAGE_MASK; page < gpa.value + bytes; page += PAGE_SIZE) {
-		if (access & ~protect_access(&partition->protect, VTL0, GPA(page))) {
+		if (access & ~protect_access(&partition->protect, vtl, GPA(page))) {
 			return false;
 		}
 	}
 	return true;
 }
 
-void *guest_ram(struct vp *vp, gpa_t gpa, uint64_t bytes, uint32_t access)
+void *guest_ram_of(struct vp *vp, enum vtl vtl, gpa_t gpa, uint64_t bytes, uint32_t access)
 {
-	if (!guest_is_ram(vp->partition, gpa, bytes) || !is_allowed(vp, gpa, bytes, access)) {
+	if (!guest_is_ram(vp->partition, gpa, bytes) || !is_allowed(vp, vtl, gpa, bytes, access)) {
 		return NULL;
 	}
 	return memory_pointer(HPA(gpa.value));
 }
 
-const void *guest_readable(struct vp *vp, gpa_t gpa, uint64_t bytes, uint32_t access)
+void *guest_ram(struct vp *vp, gpa_t gpa, uint64_t bytes, uint32_t access)
+{
+	return guest_ram_of(vp, vp->active_vtl, gpa, bytes, access);
+}
+
+static const void *readable(struct vp *vp, enum vtl vtl, gpa_t gpa, uint64_t bytes, uint32_t access)
 {
 	if (gpa.value >= ROM_BASE && gpa.value < ROM_END && bytes <= ROM_END - gpa.value) {
-		return is_allowed(vp, gpa, bytes, access) ? memory_pointer(HPA(gpa.value)) : NULL;
+		return is_allowed(vp, vtl, gpa, bytes, access) ? memory_pointer(HPA(gpa.value))
+							       : NULL;
 	}
-	return guest_ram(vp, gpa, bytes, access);
+	return guest_ram_of(vp, vtl, gpa, bytes, access);
+}
+
+const void *guest_readable(struct vp *vp, gpa_t gpa, uint64_t bytes, uint32_t access)
+{
+	return readable(vp, vp->active_vtl, gpa, bytes, access);
 }
 
 void guest_release(struct vp *vp)
 {
-	tlblock_release(&vp->partition->tlblock, vp->id, VTL0, VTL2);
+	tlblock_release(&vp->partition->tlblock, vp->id, vp->active_vtl, VTL2);
 }
+
+/* Whose tables a walk reads. */
+struct walker {
+	struct vp *vp;
+	enum vtl vtl;
+};
 
 static bool read_entry(void *arg, gpa_t gpa, void *data, size_t size)
 {
-	struct vp *vp = arg;
-	const void *entry = guest_readable(vp, gpa, size, ACCESS_READ);
+	const struct walker *walker = arg;
+	const void *entry = readable(walker->vp, walker->vtl, gpa, size, ACCESS_READ);
 
 	if (!entry) {
 		return false;
@@ -82,8 +99,8 @@ static bool read_entry(void *arg, gpa_t gpa, void *data, size_t size)
 
 static bool mark_entry(void *arg, gpa_t gpa, uint64_t expected, uint64_t desired, size_t size)
 {
-	struct vp *vp = arg;
-	void *entry = guest_ram(vp, gpa, size, ACCESS_READ | ACCESS_WRITE);
+	const struct walker *walker = arg;
+	void *entry = guest_ram_of(walker->vp, walker->vtl, gpa, size, ACCESS_READ | ACCESS_WRITE);
 
 	if (!entry) {
 		return false;
@@ -96,35 +113,48 @@ static bool mark_entry(void *arg, gpa_t gpa, uint64_t expected, uint64_t desired
 		(uint32_t *)entry, (uint32_t)expected, (uint32_t)desired);
 }
 
-enum walk_status guest_translate(
-	struct vp *vp, gva_t address, uint32_t access, struct walk_result *result)
+uint32_t guest_walk_registers(struct vp *vp, enum vtl vtl, struct walk_registers *registers)
 {
 	struct vp_system_state state;
+
+	vp->partition->ops->system_read(vp->vtl[vtl].platform, &state);
+	*registers = (struct walk_registers){
+		.cr0 = state.cr0,
+		.cr3 = state.cr3,
+		.cr4 = state.cr4,
+		.efer = state.efer,
+		.rflags = vp->vtl[vtl].platform->registers.rflags,
+		.physical_bits = vp->partition->physical_bits,
+		.huge_pages = vp->partition->huge_pages,
+	};
+	return state.cpl == 3 ? WALK_USER : 0;
+}
+
+enum walk_status guest_walk(struct vp *vp, enum vtl vtl, const struct walk_registers *registers,
+	gva_t address, uint32_t access, bool mark, struct walk_result *result)
+{
+	struct walker walker = {.vp = vp, .vtl = vtl};
 	const struct walk_memory memory = {
-		.arg = vp,
+		.arg = &walker,
 		.read = read_entry,
-		.compare_exchange = mark_entry,
+		.compare_exchange = mark ? mark_entry : NULL,
 	};
 
 	/*
 	 * What this walk finds is used until the next entry (which releases): whoever flushes from now
 	 * on waits for that. A walk that begins after this sees every change flushed before.
 	 */
-	tlblock_take(&vp->partition->tlblock, vp->id, VTL0, VTL2);
-	vp->partition->ops->system_read(vp->platform, &state);
+	tlblock_take(&vp->partition->tlblock, vp->id, vtl, VTL2);
+	return walk_guest_tables(registers, &memory, address, access, result);
+}
 
-	const struct walk_registers registers = {
-		.cr0 = state.cr0,
-		.cr3 = state.cr3,
-		.cr4 = state.cr4,
-		.efer = state.efer,
-		.rflags = vp->platform->registers.rflags,
-		.physical_bits = vp->partition->physical_bits,
-		.huge_pages = vp->partition->huge_pages,
-	};
+enum walk_status guest_translate(
+	struct vp *vp, gva_t address, uint32_t access, struct walk_result *result)
+{
+	struct walk_registers registers;
 
-	return walk_guest_tables(
-		&registers, &memory, address, access | (state.cpl == 3 ? WALK_USER : 0), result);
+	access |= guest_walk_registers(vp, vp->active_vtl, &registers);
+	return guest_walk(vp, vp->active_vtl, &registers, address, access, true, result);
 }
 
 enum insn_mode guest_mode(const struct vp_system_state *state, uint64_t rflags)

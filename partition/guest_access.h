@@ -18,7 +18,10 @@ bool guest_is_ram(const struct partition *partition, gpa_t gpa, uint64_t bytes);
  */
 void *guest_ram(struct vp *vp, gpa_t gpa, uint64_t bytes, uint32_t access);
 
-/* The same for the firmware's ROM below 1 MiB too; not for writing. */
+/* The same for a VTL that need not be the active one. */
+void *guest_ram_of(struct vp *vp, enum vtl vtl, gpa_t gpa, uint64_t bytes, uint32_t access);
+
+/* As guest_ram, for the firmware's ROM below 1 MiB too; not for writing. */
 const void *guest_readable(struct vp *vp, gpa_t gpa, uint64_t bytes, uint32_t access);
 
 /*
@@ -30,6 +33,14 @@ void guest_release(struct vp *vp);
 /* The guest-physical address of one access (WALK_ bits of walk.h; WALK_USER is added by CPL). */
 enum walk_status guest_translate(
 	struct vp *vp, gva_t address, uint32_t access, struct walk_result *result);
+
+/*
+ * The same in steps, for a VTL that need not be the active one: its registers, returning WALK_USER if it
+ * is at CPL 3; and the walk, which marks entries accessed and dirty only if `mark`.
+ */
+uint32_t guest_walk_registers(struct vp *vp, enum vtl vtl, struct walk_registers *registers);
+enum walk_status guest_walk(struct vp *vp, enum vtl vtl, const struct walk_registers *registers,
+	gva_t address, uint32_t access, bool mark, struct walk_result *result);
 
 /* The mode and the bytes of the instruction at RIP; fewer than 15 if a page ends and the next is not there. */
 enum insn_mode guest_mode(const struct vp_system_state *state, uint64_t rflags);

@@ -5,6 +5,7 @@
  */
 #include "arch/x86/apic.h"
 #include "arch/x86/asm.h"
+#include "arch/x86/fault.h"
 #include "arch/x86/memory.h"
 #include "arch/x86/registers.h"
 #include "partition/policy.h"
@@ -14,6 +15,12 @@
 void lapic_init(struct partition *partition)
 {
 	partition_map(partition, GPA(apic_base()), PAGE_SIZE, ACCESS_READ);
+	/* VTL1 has one of its own there: all accesses exit. */
+	if (partition->vtls > 1 &&
+		protect_map(&partition->protect, VTL1, GPA(apic_base()), PAGE_SIZE, ACCESS_NONE) !=
+			PROTECT_DONE) {
+		fault_stop("VTL1's APIC page cannot be closed");
+	}
 }
 
 bool lapic_owns_memory(gpa_t gpa)
@@ -36,22 +43,20 @@ uint32_t lapic_read(struct vp *vp, uint32_t offset)
 }
 
 /* AMD64 APM volume 2, 16.6.1: flat and cluster model. */
-static bool matches_logical(const struct vp *vp, uint32_t destination)
+static bool matches_logical(uint32_t ldr, uint32_t dfr, uint32_t destination)
 {
-	/* Relaxed: see lapic_reset. */
-	uint32_t ldr = atomic_u32_load(&vp->apic_ldr, memory_order_relaxed) >> 24;
-	uint32_t dfr = atomic_u32_load(&vp->apic_dfr, memory_order_relaxed) >> 28;
-
+	ldr >>= 24;
 	if (destination == DESTINATION_ALL) {
 		return true;
 	}
-	if (dfr == 0xf) {
+	if (dfr >> 28 == 0xf) {
 		return ldr & destination;
 	}
 	return ldr >> 4 == destination >> 4 && (ldr & destination & 0xf);
 }
 
-static bool is_target(const struct vp *from, const struct vp *vp, uint32_t high, uint32_t low)
+bool lapic_is_target(const struct vp *from, const struct vp *vp, uint32_t ldr, uint32_t dfr,
+	uint32_t high, uint32_t low)
 {
 	uint32_t destination = high >> 24;
 
@@ -66,7 +71,7 @@ static bool is_target(const struct vp *from, const struct vp *vp, uint32_t high,
 		break;
 	}
 	if (low & APIC_ICR_LOGICAL) {
-		return matches_logical(vp, destination);
+		return matches_logical(ldr, dfr, destination);
 	}
 	return destination == DESTINATION_ALL || destination == vp->apic_id;
 }
@@ -98,7 +103,10 @@ void lapic_command(struct vp *vp, uint32_t high, uint32_t low)
 	for (uint32_t i = 0; i < partition->vp_count; i++) {
 		struct vp *target = partition->vp[i];
 
-		if (!is_target(vp, target, high, low)) {
+		/* Relaxed, both: see lapic_reset. */
+		if (!lapic_is_target(vp, target,
+			    atomic_u32_load(&target->apic_ldr, memory_order_relaxed),
+			    atomic_u32_load(&target->apic_dfr, memory_order_relaxed), high, low)) {
 			continue;
 		}
 		if (mode == APIC_MODE_INIT) {

@@ -7,6 +7,8 @@
 #include "partition/exits.h"
 #include "partition/guest_access.h"
 #include "partition/policy.h"
+#include "partition/vtl.h"
+#include "partition/vtl_apic.h"
 #include "partition/wakeup.h"
 
 /* What an access callback leaves for exit_handle_memory. */
@@ -32,7 +34,8 @@ static uint64_t device_read(struct vp *vp, gpa_t gpa, uint32_t size)
 	uint32_t offset = gpa.value & ~PAGE_MASK;
 
 	if (lapic_owns_memory(gpa)) {
-		uint64_t value = lapic_read(vp, offset & ~15u);
+		uint64_t value = vp->active_vtl == VTL1 ? vtl_apic_read(vp, offset & ~15u)
+							: lapic_read(vp, offset & ~15u);
 
 		return offset % 16 < 4 ? value >> (8 * (offset % 4)) : 0;
 	}
@@ -59,7 +62,9 @@ static void device_write(struct vp *vp, gpa_t gpa, uint32_t size, uint64_t value
 
 	if (lapic_owns_memory(gpa)) {
 		/* AMD64 APM volume 2, 16.3.2: aligned dwords; other sizes are undefined. */
-		if (size == 4 && offset % 16 == 0) {
+		if (size == 4 && offset % 16 == 0 && vp->active_vtl == VTL1) {
+			vtl_apic_write(vp, offset, (uint32_t)value);
+		} else if (size == 4 && offset % 16 == 0) {
 			lapic_write(vp, offset, (uint32_t)value);
 		}
 	} else if (ioapic_owns_memory(gpa)) {
@@ -86,6 +91,11 @@ static bool access_translate(struct access *access, gva_t address, uint32_t flag
 	access->address = address;
 	access->error = walk.error_code;
 	*gpa = walk.gpa;
+	if (access->status == WALK_BAD_MEMORY && guest_is_ram(access->vp->partition, walk.gpa, 1)) {
+		/* A table where the VTL may not read. */
+		access->denied = ACCESS_READ;
+		access->denied_gpa = walk.gpa;
+	}
 	return access->status == WALK_OK;
 }
 
@@ -297,7 +307,8 @@ void exit_handle_memory(struct vp *vp)
 		vp_deny(vp, COUNTER_DENIED_MEMORY, vp->exit.memory.gpa.value);
 		end_guest(vp, BLOCK_END_TRIPLE_FAULT, 0);
 	}
-	if (vp->exit.memory.execute && wakeup_owns_fetch(vp->exit.memory.gpa)) {
+	if (vp->exit.memory.execute && vp->active_vtl == VTL0 &&
+		wakeup_owns_fetch(vp->exit.memory.gpa)) {
 		wakeup_offline(vp);
 		return;
 	}
@@ -311,6 +322,10 @@ void exit_handle_memory(struct vp *vp)
 	size_t fetched = guest_fetch(vp, bytes, &mode);
 
 	if (!insn_decode(bytes, fetched, mode, &insn)) {
+		if (insn.op == INSN_TRUNCATED && vtl_hears_of_intercepts(vp)) {
+			/* VTL1 has taken the code away: VTL0 runs into that by itself. */
+			return;
+		}
 		vp_deny(vp, COUNTER_DENIED_MEMORY, vp->exit.memory.gpa.value);
 		vp_inject_exception(vp, VECTOR_GP, true, 0);
 		return;

@@ -8,6 +8,7 @@
 #include "hv/hv_msr.h"
 #include "partition/exits.h"
 #include "partition/policy.h"
+#include "partition/vtl.h"
 
 enum msr_rule {
 	MSR_OPEN, /* read and written without an exit: switched with the VP, or harmless */
@@ -28,7 +29,7 @@ static const struct {
 	/* Not used by Parapet, so the guest's value may stay in the processor. */
 	{MSR_TSC_AUX, MSR_TSC_AUX, MSR_OPEN},
 	{MSR_SPEC_CTRL, MSR_PRED_CMD, MSR_OPEN},
-	{0xda0, 0xda0, MSR_OPEN}, /* XSS */
+	{MSR_XSS, MSR_XSS, MSR_OPEN},
 	/* The timer of the guest's own APIC: an interrupt in the guest is all it can cause. */
 	{0x6e0, 0x6e0, MSR_OPEN}, /* TSC deadline */
 	/* Descriptions of the processor. Linux writes 0 to the microcode revision before reading it. */
@@ -116,7 +117,7 @@ static bool read_special(struct vp *vp, uint32_t index, uint64_t *value)
 		*value = asm_rdtsc() + ops->tsc_offset(vp->platform);
 		return true;
 	case MSR_TSC_ADJUST:
-		*value = vp->tsc_adjust;
+		*value = vp->vtl[vp->active_vtl].tsc_adjust;
 		return asm_cpuid(7, 0).ebx & (1u << 1);
 	case MSR_APIC_BASE:
 		*value = asm_rdmsr(MSR_APIC_BASE);
@@ -136,18 +137,23 @@ static bool read_special(struct vp *vp, uint32_t index, uint64_t *value)
 	}
 }
 
+uint64_t msr_efer_known(void)
+{
+	struct cpuid_result features = asm_cpuid(0x80000001, 0);
+
+	return EFER_SCE | EFER_LME | EFER_LMA | (features.edx & (1u << 20) ? EFER_NXE : 0) |
+		(features.edx & (1u << 25) ? EFER_FFXSR : 0);
+}
+
 /* AMD64 APM volume 2, 3.1.7: reserved bits, and LME while paging is on. LMA is the processor's. */
 static bool write_efer(struct vp *vp, uint64_t value)
 {
 	const struct platform_ops *ops = vp->partition->ops;
-	struct cpuid_result features = asm_cpuid(0x80000001, 0);
-	uint64_t allowed = EFER_SCE | EFER_LME | EFER_LMA;
 	struct vp_system_state state;
 
-	allowed |= features.edx & (1u << 20) ? EFER_NXE : 0;
-	allowed |= features.edx & (1u << 25) ? EFER_FFXSR : 0;
 	ops->system_read(vp->platform, &state);
-	if ((value & ~allowed) || ((state.cr0 & CR0_PG) && ((value ^ state.efer) & EFER_LME))) {
+	if ((value & ~msr_efer_known()) ||
+		((state.cr0 & CR0_PG) && ((value ^ state.efer) & EFER_LME))) {
 		return false;
 	}
 	state.efer = (value & ~EFER_LMA) | (state.efer & EFER_LMA);
@@ -163,15 +169,16 @@ static bool write_special(struct vp *vp, uint32_t index, uint64_t value)
 	switch (index) {
 	case MSR_TSC: /* this VP's alone, as on the bare machine */
 		value -= asm_rdtsc();
-		vp->tsc_adjust += value - offset;
+		vp->vtl[vp->active_vtl].tsc_adjust += value - offset;
 		ops->set_tsc_offset(vp->platform, value);
 		return true;
 	case MSR_TSC_ADJUST:
 		if (!(asm_cpuid(7, 0).ebx & (1u << 1))) {
 			return false;
 		}
-		ops->set_tsc_offset(vp->platform, offset + value - vp->tsc_adjust);
-		vp->tsc_adjust = value;
+		ops->set_tsc_offset(
+			vp->platform, offset + value - vp->vtl[vp->active_vtl].tsc_adjust);
+		vp->vtl[vp->active_vtl].tsc_adjust = value;
 		return true;
 	case MSR_APIC_BASE:
 		/* Parapet needs the APIC where it is, switched on. Writing the same is allowed. */
@@ -207,7 +214,8 @@ static bool msr_read(struct vp *vp, uint32_t index, uint64_t *value)
 	if (hv_msr_is_ours(index)) {
 		return hv_msr_read(vp, index, value);
 	}
-	if (read_special(vp, index, value)) {
+	if (read_special(vp, index, value) ||
+		vp->partition->ops->msr_read(vp->platform, index, value)) {
 		return true;
 	}
 	if (!find_rule(index, &rule)) {
@@ -220,6 +228,7 @@ static bool msr_read(struct vp *vp, uint32_t index, uint64_t *value)
 static bool msr_write(struct vp *vp, uint32_t index, uint64_t value)
 {
 	enum msr_rule rule;
+	uint64_t before;
 
 	if (hv_msr_is_ours(index)) {
 		return hv_msr_write(vp, index, value);
@@ -230,6 +239,10 @@ static bool msr_write(struct vp *vp, uint32_t index, uint64_t value)
 	if (!find_rule(index, &rule)) {
 		return false;
 	}
+	/* Open, but watched for VTL1: the processor's own register is not the guest's now. */
+	if (vp->partition->ops->msr_read(vp->platform, index, &before)) {
+		return vp->partition->ops->msr_write(vp->platform, index, value);
+	}
 	/* An open MSR comes here only if the processor's bitmap does not cover it. */
 	return rule == MSR_OPEN ? fault_safe_wrmsr(index, value) : rule != MSR_READ;
 }
@@ -239,6 +252,11 @@ void exit_handle_msr(struct vp *vp)
 	uint64_t *gpr = vp->platform->registers.gpr;
 	uint32_t index = vp->exit.msr.index;
 	uint64_t value = (gpr[INSN_RDX] & 0xffffffff) << 32 | (gpr[INSN_RAX] & 0xffffffff);
+
+	if (vtl_intercept_msr(vp, index, vp->exit.msr.write, value)) {
+		return;
+	}
+
 	bool done = vp->exit.msr.write ? msr_write(vp, index, value) : msr_read(vp, index, &value);
 
 	if (!done) {

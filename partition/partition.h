@@ -13,12 +13,14 @@
 #include "core/run/run.h"
 #include "core/tlblock/tlblock.h"
 #include "core/trace/trace.h"
+#include "partition/vtl_state.h"
 
 /* Work for a VP (core/run's requests). */
 #define REQUEST_START (1ull << 0) /* its start word has changed: INIT or SIPI */
 #define REQUEST_NMI                                                                                \
 	(1ull << 1) /* one NMI for the guest; a second one before it is taken is the same */
 #define REQUEST_STOP (1ull << 2) /* the guest has come to its end */
+#define REQUEST_VTL1 (1ull << 3) /* an interrupt for VTL1 has come */
 
 /* Where INIT and SIPI have brought a VP: the low byte of struct vp's start word. */
 enum vp_start {
@@ -26,6 +28,8 @@ enum vp_start {
 	VP_START_INIT, /* INIT accepted, not yet carried out */
 	VP_START_WAIT, /* waits for a SIPI */
 	VP_START_SIPI, /* SIPI accepted: its page number is in the next byte */
+	VP_START_CLAIMED, /* somebody writes start_context; only for a moment */
+	VP_START_CONTEXT, /* to be started in start_vtl with start_context */
 };
 
 #define VP_START_INIT_DONE (1u << 16) /* with VP_START_SIPI: the INIT before it is carried out */
@@ -33,12 +37,23 @@ enum vp_start {
 #define VP_START_STATE(word) ((enum vp_start)((word)&0xff))
 #define VP_START_PAGE(word)  ((word) >> 8 & 0xff)
 
+#define VTL_COUNT 2 /* that a guest can have */
+
+struct hv_initial_context;
 struct memory_map;
 struct partition;
 
+/* What each VTL of a VP has of its own. */
+struct vp_vtl {
+	struct platform_vp *platform; /* NULL: there is no such VTL */
+	uint64_t assist_page; /* HV_X64_MSR_VP_ASSIST_PAGE */
+	uint64_t tsc_adjust;
+};
+
 struct vp {
 	struct partition *partition;
-	struct platform_vp *platform;
+	struct platform_vp *platform; /* of the active VTL: what exits are about */
+	enum vtl active_vtl;
 	struct block_vp *block; /* written by this VP only */
 	struct trace_ring trace;
 	vp_id_t id;
@@ -48,6 +63,9 @@ struct vp {
 	/* Written by others. */
 	_Alignas(CACHE_LINE_BYTES) struct atomic_u32 start;
 	struct atomic_u64 start_tsc; /* when the latest SIPI for this VP was accepted */
+	/* Written by whoever has claimed the start word. */
+	enum vtl start_vtl;
+	struct hv_initial_context *start_context; /* NULL without VSM */
 
 	/* Written by this VP, read by others: how its APIC matches logical destinations. */
 	_Alignas(CACHE_LINE_BYTES) struct atomic_u32 apic_ldr;
@@ -67,8 +85,9 @@ struct vp {
 	uint64_t mtrr_def_type;
 	uint64_t mtrr_variable[16];
 	uint64_t mtrr_fixed[11];
-	uint64_t tsc_adjust;
-	uint64_t hv_assist_page;
+	struct vp_vtl vtl[VTL_COUNT];
+	struct vtl1 vtl1;
+	struct vtl_synic vtl0_synic; /* registers alone: no message ever waits */
 	struct protect_transaction protect; /* the one that it puts together */
 };
 
@@ -98,6 +117,7 @@ struct partition_options {
 	uint32_t vp_stride;
 	bool verbose;
 	bool interrupt_exits; /* external interrupts come to VTL2 first */
+	bool vsm; /* the guest may bring a secure kernel */
 	bool mailbox;
 	enum test_fault test_fault;
 	uint32_t exit_port; /* isa-debug-exit; 0: none */
@@ -122,6 +142,7 @@ struct partition {
 	uint16_t vp_of_index[VPSET_INDEX_COUNT];
 	uint32_t vp_stride; /* a guest's VP index is its number times this */
 	bool flush_hypercalls; /* recommended to the guest */
+	struct atomic_u32 vtl1_enabled; /* for the partition; never taken back */
 	struct block_header *block;
 	uint64_t tsc_hz;
 	bool tsc_is_invariant; /* constant, never stopping, the same on all processors */

@@ -8,6 +8,7 @@
 #include "partition/exits.h"
 #include "partition/guest_access.h"
 #include "partition/policy.h"
+#include "partition/vtl.h"
 
 void partition_map(struct partition *partition, gpa_t base, uint64_t bytes, uint32_t access)
 {
@@ -38,13 +39,13 @@ bool permission_looks_different(struct vp *vp)
 	struct partition *partition = vp->partition;
 
 	/* Only to look: the access itself is the guest's, with whatever it finds then. */
-	tlblock_take(&partition->tlblock, vp->id, VTL0, VTL2);
+	tlblock_take(&partition->tlblock, vp->id, vp->active_vtl, VTL2);
 	if (access_needed(&vp->exit) &
-		~protect_access(&partition->protect, VTL0, vp->exit.memory.gpa)) {
+		~protect_access(&partition->protect, vp->active_vtl, vp->exit.memory.gpa)) {
 		return false;
 	}
 	/* The processor may keep what made it fault. */
-	flush_own(&partition->flush, vp->id, VTL0, FLUSH_FULL_ALL);
+	flush_own(&partition->flush, vp->id, vp->active_vtl, FLUSH_FULL_ALL);
 	return true;
 }
 
@@ -52,7 +53,9 @@ bool permission_is_denied(struct vp *vp)
 {
 	gpa_t page = GPA(vp->exit.memory.gpa.value & PAGE_MASK);
 
-	if (vp->exit.delivering || !guest_is_ram(vp->partition, page, PAGE_SIZE)) {
+	/* An event that was being delivered is VTL0's still, and comes when VTL1 lets it go on. */
+	if ((vp->exit.delivering && !vtl_hears_of_intercepts(vp)) ||
+		!guest_is_ram(vp->partition, page, PAGE_SIZE)) {
 		return false;
 	}
 	exit_deny_permission(vp, vp->exit.memory.gpa, access_needed(&vp->exit));
@@ -62,6 +65,10 @@ bool permission_is_denied(struct vp *vp)
 void exit_deny_permission(struct vp *vp, gpa_t gpa, uint32_t access)
 {
 	vp_count_event(vp, COUNTER_PROTECT_DENIED);
+	if (vtl_hears_of_intercepts(vp)) {
+		vtl_intercept_memory(vp, gpa, access, false, GVA(0));
+		return;
+	}
 	vp_deny(vp, COUNTER_DENIED_MEMORY, gpa.value);
 	if (access & ACCESS_EXECUTE) {
 		vp_inject_exception(vp, VECTOR_UD, false, 0);

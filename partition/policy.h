@@ -12,6 +12,8 @@ struct acpi;
 /* msr.c */
 void msr_open(const struct platform_ops *ops);
 void msr_init_vp(struct vp *vp);
+/* The bits of EFER that a guest may set. */
+uint64_t msr_efer_known(void);
 
 /* io.c: ports. allow-io of the options is opened here too. */
 void io_open(struct partition *partition);
@@ -64,10 +66,15 @@ void lapic_write(struct vp *vp, uint32_t offset, uint32_t value);
 void lapic_reset(struct vp *vp);
 /* The interrupt command register, both halves, from memory or from the Hyper-V MSR. */
 void lapic_command(struct vp *vp, uint32_t high, uint32_t low);
+/* Does an interrupt command of `from` mean `vp`, whose APIC matches these logical destinations? */
+bool lapic_is_target(const struct vp *from, const struct vp *vp, uint32_t ldr, uint32_t dfr,
+	uint32_t high, uint32_t low);
 
 /* start.c: INIT, SIPI and NMI from one VP to another. */
 void start_request_init(struct vp *from, struct vp *target);
 void start_request_sipi(struct vp *from, struct vp *target, uint8_t page);
+/* Has VTL1 forbidden what `from` runs now to start or reset VPs (DenyLowerVtlStartup)? */
+bool start_is_denied(const struct vp *from);
 void start_request_nmi(struct vp *from, struct vp *target);
 /* Own VP: leaves the guest, and waits to be started again. */
 void start_park(struct vp *vp);

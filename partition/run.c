@@ -13,6 +13,7 @@
 #include "partition/guest_access.h"
 #include "partition/halt.h"
 #include "partition/policy.h"
+#include "partition/vtl.h"
 #include "partition/wakeup.h"
 
 /* Exit kinds and their counters are in the same order. */
@@ -131,6 +132,11 @@ static void handle_interrupt(struct vp *vp)
 {
 	uint8_t vector;
 
+	if (vp->active_vtl == VTL1) {
+		keep_halt_from_sleeping(vp);
+		vtl_handle_interrupt(vp); /* it stays pending: it is VTL0's */
+		return;
+	}
 	/* Another event goes first; then the interrupt makes the guest exit again. */
 	if (!vp->exit.delivering && interrupt_take(&vector)) {
 		vp->partition->ops->inject(vp->platform, VP_EVENT_INTERRUPT, vector, false, 0);
@@ -160,6 +166,9 @@ static void handle_other(struct vp *vp)
 		return;
 	case VP_OTHER_DEBUG_MOVE:
 		handle_debug_move(vp);
+		return;
+	case VP_OTHER_REGISTER:
+		vtl_handle_register(vp);
 		return;
 	case VP_OTHER_NOTHING:
 		return;
@@ -219,7 +228,9 @@ static void handle_exit(struct vp *vp)
 	case VP_EXIT_NMI:
 		vp_count_event(vp, COUNTER_KICK_RECEIVED);
 		keep_halt_from_sleeping(vp);
-		halt_note_kick(vp);
+		if (vp->active_vtl == VTL0) {
+			halt_note_kick(vp);
+		}
 		return;
 	case VP_EXIT_DEBUG:
 		handle_debug(vp);
@@ -262,7 +273,10 @@ static void serve_nmi(struct vp *vp)
 		&vp->trace, asm_rdtsc(), TRACE_GUEST_NMI_INJECTED, vp->platform->registers.rip, 0);
 }
 
-/* Looks at everything that others have asked of this VP; true if it may run. */
+/*
+ * Looks at everything that others have asked of this VP, and decides which VTL is to run; true if it
+ * may. NMIs, INIT, SIPI and the mailbox are VTL0's: they wait while VTL1 is active.
+ */
 static bool serve_requests(struct vp *vp)
 {
 	uint64_t requests = run_requests_take(&vp->partition->run, vp->id);
@@ -277,14 +291,22 @@ static bool serve_requests(struct vp *vp)
 	if (vp->partition->ops->take_nmis()) {
 		vp->nmi_pending = true;
 	}
+	if (vtl_vp_enabled(vp)) {
+		vtl_choose(vp);
+		if (vp->active_vtl == VTL1) {
+			return true;
+		}
+	}
 	if (!start_serve(vp)) {
 		return false;
 	}
-	serve_nmi(vp);
+	if (vp->active_vtl == VTL0) {
+		serve_nmi(vp);
+	}
 	return true;
 }
 
-/* Waits for a request or, where VTL0 waits for somebody's TLB lock, for the last holder. */
+/* Waits for a request or, where the VTL waits for somebody's TLB lock, for the last holder. */
 static void idle(struct vp *vp, bool suspended)
 {
 	struct partition *partition = vp->partition;
@@ -292,7 +314,7 @@ static void idle(struct vp *vp, bool suspended)
 	partition->ops->kicks_hold();
 	run_idle_begin(&partition->run, vp->id);
 	if (run_requests_pending(&partition->run, vp->id) ||
-		(suspended && !tlblock_is_suspended(&partition->tlblock, vp->id, VTL0))) {
+		(suspended && !tlblock_is_suspended(&partition->tlblock, vp->id, vp->active_vtl))) {
 		partition->ops->kicks_open();
 	} else {
 		partition->ops->idle();
@@ -305,7 +327,8 @@ static void first_entry(struct vp *vp)
 	uint64_t now = asm_rdtsc();
 
 	vp->entered = true;
-	trace_write(&vp->trace, now, TRACE_GUEST_FIRST_ENTRY, vp->platform->registers.rip, VTL0);
+	trace_write(&vp->trace, now, TRACE_GUEST_FIRST_ENTRY, vp->platform->registers.rip,
+		vp->active_vtl);
 	/* The boot processor too may go offline and be woken: that is no second boot. */
 	if (vp->id == 0 && !vp->partition->block->boot_tsc) {
 		vp->partition->block->boot_tsc = now;
@@ -329,20 +352,24 @@ static bool invalidate(void *platform, vp_id_t id, enum vtl vtl, const struct fl
 	return vp->partition->ops->invalidate(vp->platform, entry);
 }
 
-/* True if the lower VTL was really entered. */
+/* True if the active VTL was really entered. */
 static bool enter(struct vp *vp)
 {
 	struct partition *partition = vp->partition;
+	enum vtl vtl = vp->active_vtl;
 
 	if (!vp->entered) {
 		first_entry(vp);
 	}
+	if (vtl == VTL1) {
+		vtl_before_entry(vp);
+	}
 	partition->ops->kicks_hold();
-	if (vp->nmi_pending && !vp->nmi_masked) {
+	if (vp->nmi_pending && !vp->nmi_masked && vtl == VTL0) {
 		/* Another event goes first at this entry: come back right after it for the NMI. */
 		partition->ops->kick(vp->id);
 	}
-	run_enter_begin(&partition->run, vp->id, VTL0);
+	run_enter_begin(&partition->run, vp->id, vtl);
 	if (run_requests_pending(&partition->run, vp->id)) {
 		run_enter_withdraw(&partition->run, vp->id);
 		partition->ops->kicks_open();
@@ -350,7 +377,7 @@ static bool enter(struct vp *vp)
 	}
 
 	const struct flush_sink sink = {.invalidate = invalidate, .platform = vp};
-	uint32_t full = flush_drain(&partition->flush, vp->id, VTL0, &sink);
+	uint32_t full = flush_drain(&partition->flush, vp->id, vtl, &sink);
 
 	if (full) {
 		partition->ops->flush_at_entry(vp->platform, full);
@@ -359,10 +386,13 @@ static bool enter(struct vp *vp)
 	/* Others wait for nothing but this: first of all. */
 	run_exited(&partition->run, vp->id);
 	if (full) {
-		flush_entered(&partition->flush, vp->id, VTL0);
+		flush_entered(&partition->flush, vp->id, vtl);
 	}
 	partition->ops->read_exit(vp->platform, &vp->exit);
 	partition->ops->kicks_open();
+	if (vtl == VTL1) {
+		vtl_after_exit(vp);
+	}
 	return true;
 }
 
@@ -373,7 +403,7 @@ void vp_run(struct vp *vp)
 		tlblock_release_own(&vp->partition->tlblock, vp->id);
 		if (!serve_requests(vp)) {
 			idle(vp, false);
-		} else if (tlblock_is_suspended(&vp->partition->tlblock, vp->id, VTL0)) {
+		} else if (tlblock_is_suspended(&vp->partition->tlblock, vp->id, vp->active_vtl)) {
 			idle(vp, true);
 		} else if (vp->halted) {
 			halt_wait(vp);

@@ -5,11 +5,34 @@
  */
 #include "arch/x86/asm.h"
 #include "arch/x86/registers.h"
+#include "hv/hv_vsm.h"
 #include "partition/policy.h"
+#include "partition/vtl.h"
 #include "partition/wakeup.h"
+
+bool start_is_denied(const struct vp *from)
+{
+	return from->active_vtl == VTL0 && hv_startup_is_denied();
+}
+
+/*
+ * TLFS, "VTL Interrupt Management": INIT and SIPI of VTL0 are dropped where there is a VTL1; and
+ * everywhere if VTL1 says so.
+ */
+static bool is_dropped(struct vp *from, struct vp *target)
+{
+	if (!vtl_vp_enabled(target) && !start_is_denied(from)) {
+		return false;
+	}
+	vp_deny(from, COUNTER_DENIED_INTERRUPT, target->id);
+	return true;
+}
 
 void start_request_init(struct vp *from, struct vp *target)
 {
+	if (is_dropped(from, target)) {
+		return;
+	}
 	if (target->id == 0 &&
 		VP_START_STATE(atomic_u32_load(&target->start, memory_order_relaxed)) ==
 			VP_START_RUNNING) {
@@ -18,8 +41,18 @@ void start_request_init(struct vp *from, struct vp *target)
 	}
 	/* Relaxed: a time stamp for reports, read by the target afterwards. The request begins here. */
 	atomic_u64_store(&target->start_tsc, asm_rdtsc(), memory_order_relaxed);
-	/* Release pairs with the acquire in start_serve. */
-	atomic_u32_store(&target->start, VP_START_INIT, memory_order_release);
+	/* Relaxed: nothing is read of what the word says. */
+	uint32_t word = atomic_u32_load(&target->start, memory_order_relaxed);
+
+	do {
+		/* A claim lasts as long as it takes to copy a context; its owner waits for nobody. */
+		while (VP_START_STATE(word) == VP_START_CLAIMED) {
+			asm_pause();
+			word = atomic_u32_load(&target->start, memory_order_relaxed);
+		}
+		/* Release pairs with the acquire in start_serve. */
+	} while (!atomic_u32_compare_exchange(
+		&target->start, &word, VP_START_INIT, memory_order_acq_rel));
 	run_request_post(&from->partition->run, target->id, REQUEST_START);
 }
 
@@ -29,6 +62,9 @@ void start_request_sipi(struct vp *from, struct vp *target, uint8_t page)
 	uint32_t word = atomic_u32_load(&target->start, memory_order_acquire);
 	uint64_t now = asm_rdtsc();
 
+	if (is_dropped(from, target)) {
+		return;
+	}
 	while (VP_START_STATE(word) == VP_START_INIT || VP_START_STATE(word) == VP_START_WAIT) {
 		if (atomic_u32_compare_exchange(&target->start, &word,
 			    VP_START_SIPI | (uint32_t)page << 8 |
@@ -131,6 +167,24 @@ bool start_serve(struct vp *vp)
 				return true;
 			}
 			break;
+		case VP_START_CLAIMED:
+			return false; /* a request follows */
+		case VP_START_CONTEXT: {
+			/* The context was written before the word; an INIT that takes it back comes later. */
+			uint32_t next = vp->start_vtl == VTL0 ? VP_START_RUNNING : VP_START_WAIT;
+			bool vtl0 = vtl_start_in_context(vp);
+
+			if (!vtl0) {
+				atomic_u32_compare_exchange(
+					&vp->start, &word, next, memory_order_acq_rel);
+				return true; /* in VTL1; VTL0 waits on */
+			}
+			if (atomic_u32_compare_exchange(
+				    &vp->start, &word, next, memory_order_acq_rel)) {
+				return true;
+			}
+			break;
+		}
 		}
 	}
 }

@@ -219,8 +219,14 @@ static bool write_is_denied(struct vp *vp, gpa_t gpa)
 /* After a write that may have been a command. */
 static void handle_command(struct vp *vp, gpa_t gpa, uint32_t size, uint64_t now)
 {
-	if (mailbox_write_is_command((uint32_t)(gpa.value & ~PAGE_MASK), size) &&
-		mailbox_handle_write(wakeup.mailbox, vp->id, now).outcome == MAILBOX_WOKEN &&
+	if (!mailbox_write_is_command((uint32_t)(gpa.value & ~PAGE_MASK), size)) {
+		return;
+	}
+	if (start_is_denied(vp)) {
+		vp_deny(vp, COUNTER_DENIED_MEMORY, gpa.value);
+		return; /* the command stays there, and nobody takes it */
+	}
+	if (mailbox_handle_write(wakeup.mailbox, vp->id, now).outcome == MAILBOX_WOKEN &&
 		!vp->partition->block->ap_first_request_tsc) {
 		vp->partition->block->ap_first_request_tsc = now;
 	}

@@ -51,6 +51,8 @@ void help_print_run(FILE *out)
 		"  --interrupt-exits     external interrupts come to Parapet before the guest takes "
 		"them\n"
 		"                        (they do not exit: that is slower, and meant for tests)\n"
+		"  --vsm                 lets the guest bring a secure kernel, which runs in VTL1 "
+		"(it may not)\n"
 		"  --allow-io FIRST-LAST opens more ports to the guest, in hexadecimal; may be "
 		"repeated\n"
 		"  --no-paravisor        boots the guest on the bare machine instead, to compare. "

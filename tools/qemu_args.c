@@ -121,6 +121,8 @@ char *qemu_args_paravisor_options(const struct run_options *options)
 		fprintf(out, " exit-port=0x%x", port);
 	if (options->interrupt_exits)
 		fputs(" interrupt-exits", out);
+	if (options->vsm)
+		fputs(" vsm=on", out);
 	if (options->verbose)
 		fputs(" verbose", out);
 

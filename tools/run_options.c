@@ -19,6 +19,7 @@ enum option_id {
 	OPTION_TLB_FLUSH,
 	OPTION_INTERRUPT_EXITS,
 	OPTION_VP_STRIDE,
+	OPTION_VSM,
 	OPTION_NO_PARAVISOR,
 	OPTION_ALLOW_IO,
 	OPTION_STATS,
@@ -40,6 +41,7 @@ static const struct option run_long_options[] = {
 	{"tlb-flush", required_argument, NULL, OPTION_TLB_FLUSH},
 	{"vp-stride", required_argument, NULL, OPTION_VP_STRIDE},
 	{"interrupt-exits", no_argument, NULL, OPTION_INTERRUPT_EXITS},
+	{"vsm", no_argument, NULL, OPTION_VSM},
 	{"no-paravisor", no_argument, NULL, OPTION_NO_PARAVISOR},
 	{"allow-io", required_argument, NULL, OPTION_ALLOW_IO},
 	{"stats", required_argument, NULL, OPTION_STATS},
@@ -229,6 +231,9 @@ static bool parse_option(
 		return parse_vp_stride(value, options, error);
 	case OPTION_INTERRUPT_EXITS:
 		options->interrupt_exits = true;
+		return true;
+	case OPTION_VSM:
+		options->vsm = true;
 		return true;
 	case OPTION_NO_PARAVISOR:
 		options->no_paravisor = true;

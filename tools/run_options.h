@@ -52,6 +52,7 @@ struct run_options {
 	bool no_paravisor;
 	bool verbose;
 	bool interrupt_exits;
+	bool vsm;
 	bool help;
 	struct port_range allow_io[RUN_ALLOW_IO_MAX];
 	size_t allow_io_count;

@@ -86,6 +86,11 @@ static const struct counter_name mailbox_names[] = {
 	{"offlines", COUNTER_MAILBOX_OFFLINES},
 };
 
+static const struct counter_name vtl1_names[] = {
+	{"entries", COUNTER_VTL1_ENTRIES},
+	{"intercepts", COUNTER_VTL1_INTERCEPTS},
+};
+
 /* A time in microseconds, to a thousandth. */
 static json_t *make_us(double us)
 {
@@ -269,6 +274,7 @@ char *stats_json_make(const struct run_result *result, const struct verdict *ver
 	json_object_set_new(root, "denied", MAKE_COUNTERS(block, denied_names));
 	json_object_set_new(root, "events", MAKE_COUNTERS(block, event_names));
 	json_object_set_new(root, "mailbox", MAKE_COUNTERS(block, mailbox_names));
+	json_object_set_new(root, "vtl1", MAKE_COUNTERS(block, vtl1_names));
 	json_object_set_new(root, "end", make_end(result, verdict));
 	json_object_set_new(root, "wall_us", json_integer((json_int_t)result->wall_us));
 	json_object_set_new(root, "memory_bytes", json_integer((json_int_t)result->memory_bytes));

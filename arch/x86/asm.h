@@ -136,6 +136,16 @@ static inline void asm_clgi(void)
 	__asm__ volatile("clgi" ::: "memory");
 }
 
+static inline void asm_cli(void)
+{
+	__asm__ volatile("cli" ::: "memory");
+}
+
+static inline void asm_sti(void)
+{
+	__asm__ volatile("sti" ::: "memory");
+}
+
 static inline void asm_stgi(void)
 {
 	__asm__ volatile("stgi" ::: "memory");

@@ -24,6 +24,7 @@
 #define CR4_PGE	   (1ull << 7)
 #define CR4_OSFXSR (1ull << 9)
 #define CR4_LA57   (1ull << 12)
+#define CR4_PCIDE  (1ull << 17)
 #define CR4_SMEP   (1ull << 20)
 #define CR4_SMAP   (1ull << 21)
 #define CR4_PKE	   (1ull << 22)
@@ -93,6 +94,7 @@
 #define MSR_GS_BASE	      0xc0000101
 #define MSR_KERNEL_GS_BASE    0xc0000102
 #define MSR_TSC_AUX	      0xc0000103
+#define MSR_XSS		      0xda0
 #define MSR_SYSCFG	      0xc0010010
 #define MSR_HWCR	      0xc0010015
 #define MSR_TOP_MEM	      0xc001001a

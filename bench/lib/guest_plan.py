@@ -100,7 +100,8 @@ class Plan:
     def _run(self, part, variant, cpus, workload):
         arguments = VARIANT_ARGUMENTS[variant] + ["--cpus", str(cpus)]
         if part == "costs":
-            run = GuestRun(self.parapet, arguments + [
+            # What VTL calls cost is measured where there can be some.
+            run = GuestRun(self.parapet, arguments + ([] if variant == BARE else ["--vsm"]) + [
                 "--memory", "256M", "--kernel", f"{self.build}/guest/tests/exitcost.elf",
                 "--allow-io", "f4-f7"], qemu_arguments=EXIT_DEVICE)
             return {"costs_ns": run.costs_ns(), "stats": run.stats}

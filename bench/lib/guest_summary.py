@@ -14,7 +14,8 @@ PRICES = {"cpuid": ("cpuid",), "msr": ("msr-eoi",), "io": ("io-pci-select", "io-
 PARTS = (("apic_eoi", "eoi"), ("apic_timer", "timer"), ("apic_icr", "icr"),
          ("apic_other", "other"))
 # What the bare machine does instead; the rest is done there under the same name.
-BARE_NAMES = {"msr-eoi": "apic-eoi", "msr-synthetic": None}
+BARE_NAMES = {"msr-eoi": "apic-eoi", "msr-synthetic": None, "vtl-call": None,
+              "vtl-protect": None, "vtl-protect-64": None}
 
 
 class Records:

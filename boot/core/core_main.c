@@ -18,6 +18,7 @@
 #include "boot/load/acpi.h"
 #include "partition/end.h"
 #include "partition/policy.h"
+#include "partition/vtl.h"
 #include "partition/wakeup.h"
 #include "platform/svm/svm.h"
 
@@ -369,7 +370,7 @@ static void create_permissions(uint32_t vps)
 	for (uint32_t i = 0; i < handover.memory_count; i++) {
 		ram_bytes += handover.memory[i].bytes;
 	}
-	partition.vtls = 1;
+	partition.vtls = partition.options.vsm ? VTL_COUNT : 1;
 
 	const struct protect_config config = {
 		.vps = memory_take(vps * sizeof(struct protect_vp), CACHE_LINE_BYTES),
@@ -420,12 +421,21 @@ static void create_vps(void)
 		vp->partition = &partition;
 		vp->id = i;
 		vp->apic_id = cpu_by_id(i)->apic_id;
-		vp->platform = partition.ops->vp_create(i);
+		vp->vtl[VTL0].platform = partition.ops->vp_create(i, VTL0);
+		vp->platform = vp->vtl[VTL0].platform;
+		if (partition.options.vsm) {
+			vtl_init_vp(vp);
+		}
 		vp->block = (struct block_vp *)(block + partition.block->vp_offset +
 			i * sizeof(struct block_vp));
 		vp->block->apic_id = vp->apic_id;
 		flush_set_counters(&partition.flush, i, vp->block->counter);
-		partition.ops->vp_set_counters(vp->platform, vp->block->counter);
+		for (uint32_t vtl = 0; vtl < VTL_COUNT; vtl++) {
+			if (vp->vtl[vtl].platform) {
+				partition.ops->vp_set_counters(
+					vp->vtl[vtl].platform, vp->block->counter);
+			}
+		}
 		if (partition.options.interrupt_exits) {
 			partition.ops->exit_on_interrupts(vp->platform);
 		}
@@ -503,7 +513,7 @@ void core_main(const void *tree)
 
 	const char *why = NULL;
 
-	partition.ops = svm_platform(cpu_count(), &why);
+	partition.ops = svm_platform(cpu_count(), partition.options.vsm ? VTL_COUNT : 1, &why);
 	if (!partition.ops) {
 		refuse(why);
 	}

@@ -78,6 +78,10 @@ static bool parse_word(const char *word, size_t length, struct partition_options
 		options->interrupt_exits = true;
 		return true;
 	}
+	if (word_is(word, length, "vsm=on") || word_is(word, length, "vsm=off")) {
+		options->vsm = word[5] == 'n';
+		return true;
+	}
 	if (word_is(word, length, "ap-start=mailbox") || word_is(word, length, "ap-start=sipi")) {
 		options->mailbox = word[9] == 'm';
 		return true;

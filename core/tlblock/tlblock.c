@@ -97,6 +97,14 @@ void tlblock_release(struct tlblock *tlblock, vp_id_t vp, enum vtl vtl, enum vtl
 		tlblock_serve(tlblock, vp, index);
 }
 
+bool tlblock_is_held(const struct tlblock *tlblock, vp_id_t vp, enum vtl vtl, enum vtl by)
+{
+	/* Relaxed: only the VP itself writes it. */
+	return atomic_u64_load(
+		       &tlblock->vps[vp].lock[tlblock_index(vtl, by)].turn, memory_order_relaxed) &
+		1;
+}
+
 void tlblock_release_own(struct tlblock *tlblock, vp_id_t vp)
 {
 	tlblock_release(tlblock, vp, VTL0, VTL2);

@@ -69,6 +69,9 @@ void tlblock_take(struct tlblock *tlblock, vp_id_t vp, enum vtl vtl, enum vtl by
  */
 void tlblock_release(struct tlblock *tlblock, vp_id_t vp, enum vtl vtl, enum vtl by);
 
+/* Own VP: does `by` hold the lock on `vtl`? */
+bool tlblock_is_held(const struct tlblock *tlblock, vp_id_t vp, enum vtl vtl, enum vtl by);
+
 /*
  * Own VP, before it enters any lower VTL and before it looks whether that is suspended: releases
  * what VTL2 holds (step 1 of the target).

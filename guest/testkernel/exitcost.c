@@ -18,6 +18,7 @@
 #include "print.h"
 #include "tap.h"
 #include "trap.h"
+#include "vtl.h"
 
 #define BATCHES	     25u
 #define BATCH_US     4000u
@@ -49,7 +50,7 @@
 extern uint64_t page_tables[PAGE_TABLE_ENTRIES];
 
 static volatile uint32_t ipis, nmis;
-static volatile uint8_t pages[PAGES * PAGE_BYTES];
+static _Alignas(4096) volatile uint8_t pages[PAGES * PAGE_BYTES];
 
 /*
  * Paging as a real kernel sets it up. It matters to the figures: a processor that changes these bits
@@ -173,6 +174,58 @@ static void touch_do(void)
 		pages[i * PAGE_BYTES]++;
 }
 
+static uint64_t nothing_run(uint64_t argument)
+{
+	return argument;
+}
+
+/* To VTL1 and back, with nothing to do there. */
+static void vtl_call_do(void)
+{
+	vtl_run(nothing_run, 0);
+}
+
+static uint64_t protect_run(uint64_t flags)
+{
+	return vtl_protect(pages, 1, (uint32_t)flags);
+}
+
+/* The same, and a page that loses a permission there, or gets it back. */
+static void vtl_protect_do(void)
+{
+	static uint64_t turn;
+
+	vtl_run(protect_run, turn++ & 1 ? HV_MAP_ALL : HV_MAP_READ | HV_MAP_EXECUTE);
+}
+
+/* The same with all pages of the array in one call. */
+static uint64_t protect_many_run(uint64_t flags)
+{
+	return vtl_protect(pages, PAGES, (uint32_t)flags);
+}
+
+static void vtl_protect_many_do(void)
+{
+	static uint64_t turn;
+
+	vtl_run(protect_many_run, turn++ & 1 ? HV_MAP_ALL : HV_MAP_READ | HV_MAP_EXECUTE);
+}
+
+static uint64_t protect_enable(uint64_t unused)
+{
+	(void)unused;
+	return vtl_register_set(HV_VTL_OWN, HV_REGISTER_VSM_PARTITION_CONFIG, 1 | 0xf << 1, 0);
+}
+
+static void vsm_set_up(void)
+{
+	hv_start();
+	hv_indexes_read();
+	vtl_bring_up();
+	if (vtl_run(protect_enable, 0) != HV_RESULT(HV_SUCCESS, 1))
+		tap_bail("protection cannot be enabled");
+}
+
 /* What the exit makes the guest lose shows here: the same pages, right after it. */
 static void cpuid_touch_do(void)
 {
@@ -184,25 +237,29 @@ struct cost {
 	const char *name;
 	void (*function)(void);
 	bool paravisor; /* there is no such thing on the bare machine */
+	bool vsm; /* nor where VSM is not offered */
 };
 
 static const struct cost costs[] = {
-	{"cpuid", cpuid_do, false},
-	{"msr-read", msr_read_do, false},
-	{"msr-open", msr_open_do, false},
-	{"msr-synthetic", msr_synthetic_do, true},
-	{"msr-eoi", msr_eoi_do, true},
-	{"io-open", io_open_do, false},
-	{"io-pci-select", io_pci_select_do, false},
-	{"io-pci-read", io_pci_read_do, false},
-	{"apic-read", apic_read_do, false},
-	{"apic-eoi", apic_eoi_do, false},
-	{"apic-timer", apic_timer_do, false},
-	{"ioapic-read", ioapic_read_do, false},
-	{"ipi-self", ipi_do, false},
-	{"nmi-self", nmi_do, false},
-	{"touch", touch_do, false},
-	{"cpuid-touch", cpuid_touch_do, false},
+	{"cpuid", cpuid_do, false, false},
+	{"msr-read", msr_read_do, false, false},
+	{"msr-open", msr_open_do, false, false},
+	{"msr-synthetic", msr_synthetic_do, true, false},
+	{"msr-eoi", msr_eoi_do, true, false},
+	{"io-open", io_open_do, false, false},
+	{"io-pci-select", io_pci_select_do, false, false},
+	{"io-pci-read", io_pci_read_do, false, false},
+	{"apic-read", apic_read_do, false, false},
+	{"apic-eoi", apic_eoi_do, false, false},
+	{"apic-timer", apic_timer_do, false, false},
+	{"ioapic-read", ioapic_read_do, false, false},
+	{"ipi-self", ipi_do, false, false},
+	{"nmi-self", nmi_do, false, false},
+	{"touch", touch_do, false, false},
+	{"cpuid-touch", cpuid_touch_do, false, false},
+	{"vtl-call", vtl_call_do, true, true},
+	{"vtl-protect", vtl_protect_do, true, true},
+	{"vtl-protect-64", vtl_protect_many_do, true, true},
 };
 
 static uint64_t batch_run(void (*function)(void), uint32_t rounds)
@@ -280,8 +337,11 @@ void kernel_main(void)
 	interrupts_enable();
 	if (!acpi_machine_get()->ioapic)
 		tap_bail("there is no I/O APIC");
+	if (vtl_is_offered())
+		vsm_set_up();
 	for (uint32_t i = 0; i < sizeof(costs) / sizeof(costs[0]); i++) {
-		if (costs[i].paravisor && !boot_has_paravisor())
+		if ((costs[i].paravisor && !boot_has_paravisor()) ||
+			(costs[i].vsm && !vtl_is_offered()))
 			continue;
 		cost_measure(&costs[i]);
 		measured++;

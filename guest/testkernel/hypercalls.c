@@ -569,7 +569,9 @@ static void list_write(uint64_t *words, uint32_t count)
 
 static void value_test(void)
 {
-	static const uint16_t unknown[] = {0, 1, 4, 8, 0xc, 0x11, 0x12, 0x50, 0x8001, 0xffff};
+	/* Those of VSM among them, which is not offered here. */
+	static const uint16_t unknown[] = {0, 1, 4, 8, 0xc, 0xd, 0xf, 0x11, 0x12, 0x50, 0x51, 0x52,
+		0x99, 0x9a, 0xac, 0x8001, 0xffff};
 	bool right = true;
 
 	flush_write(input);

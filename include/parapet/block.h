@@ -71,6 +71,9 @@ enum block_counter {
 	COUNTER_MAILBOX_REFUSED,
 	COUNTER_MAILBOX_OFFLINES,
 
+	COUNTER_VTL1_ENTRIES, /* of the VP, for whatever reason */
+	COUNTER_VTL1_INTERCEPTS, /* of memory and registers: messages to VTL1 */
+
 	COUNTER_COUNT,
 	COUNTER_ROOM = 96 /* so that a new counter does not move the fields after it */
 };

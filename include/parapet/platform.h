@@ -36,7 +36,24 @@ enum vp_exit_other {
 	VP_OTHER_REFUSED, /* the processor refuses to run the state the guest has got itself into */
 	VP_OTHER_IRET, /* asked for by platform_ops.watch_iret */
 	VP_OTHER_DEBUG_MOVE, /* a MOV to or from a debug register that the platform has to look at */
+	VP_OTHER_REGISTER, /* asked for by platform_ops.watch_registers; `watched` says which */
 	VP_OTHER_NOTHING, /* dealt with by the platform: enter again */
+};
+
+/* What platform_ops.watch_registers can watch the writing of; bits of a set. */
+enum vp_watch {
+	VP_WATCH_CR0 = 1u << 0, /* CLTS and LMSW too */
+	VP_WATCH_CR4 = 1u << 1,
+	VP_WATCH_XCR0 = 1u << 2,
+	VP_WATCH_GDTR = 1u << 3,
+	VP_WATCH_IDTR = 1u << 4,
+	VP_WATCH_LDTR = 1u << 5,
+	VP_WATCH_TR = 1u << 6,
+	/* All MSRs exit that msr_read and msr_write know, for reading too, as VP_EXIT_MSR. */
+	VP_WATCH_MSRS = 1u << 7,
+	VP_WATCH_ALL = 0xff,
+	/* VTL1 writes CR8, on a processor that cannot be trusted with it: cr8_write is to do it. */
+	VP_WATCH_CR8 = 1u << 8,
 };
 
 struct vp_exit {
@@ -67,7 +84,10 @@ struct vp_exit {
 		struct {
 			bool hidden;
 		} debug;
-		enum vp_exit_other other;
+		struct {
+			enum vp_exit_other other;
+			enum vp_watch watched;
+		};
 	};
 };
 
@@ -99,8 +119,12 @@ struct platform_vp {
 struct platform_ops {
 	const char *name;
 
-	/* A VP in INIT state (AMD64 APM volume 2, 14.1.3); taken from Parapet's memory, at start only. */
-	struct platform_vp *(*vp_create)(vp_id_t id);
+	/*
+	 * The context of a VP for one VTL, in INIT state (AMD64 APM volume 2, 14.1.3); VTL0's first.
+	 * Taken from Parapet's memory, at start only. VTL1's differs: interrupts of the machine are held
+	 * while it runs, and its CR8 is its own.
+	 */
+	struct platform_vp *(*vp_create)(vp_id_t id, enum vtl vtl);
 	/* Where to count accesses to debug registers (block_vp.counter); once, before the first entry. */
 	void (*vp_set_counters)(struct platform_vp *vp, uint64_t *counter);
 	/* Exit with VP_EXIT_INTERRUPT before the guest takes an external interrupt; once, at start. */
@@ -124,14 +148,14 @@ struct platform_ops {
 	/* Exit with VP_EXIT_HALT when the guest halts. Not at first. */
 	void (*exit_on_halt)(struct platform_vp *vp, bool on);
 	/*
-	 * Invalidates one range of guest-virtual addresses in VTL0's translations, now; false: cannot,
+	 * Invalidates one range of guest-virtual addresses in the VTL's translations, now; false: cannot,
 	 * or costs more than flushing everything at the next entry.
 	 */
 	bool (*invalidate)(struct platform_vp *vp, const struct flush_entry *entry);
 	/* Asks for FLUSH_FULL_ bits at the next entry; kept until the VP was really entered. */
 	void (*flush_at_entry)(struct platform_vp *vp, uint32_t full);
 	/*
-	 * Runs VTL0 until it exits. Called with kicks held; returns with kicks held, at once: others
+	 * Runs the VTL until it exits. Called with kicks held; returns with kicks held, at once: others
 	 * may wait for the exit, so what needs no hurry is read_exit's.
 	 */
 	void (*enter)(struct platform_vp *vp);
@@ -141,6 +165,12 @@ struct platform_ops {
 	void (*kick)(vp_id_t target);
 	/* NMIs from outside, not kicks, that the calling processor took since the last call. */
 	uint64_t (*take_nmis)(void);
+
+	/*
+	 * The VP goes over from one of its contexts to another: what the levels share (core/regs) goes
+	 * along. On the VP's own processor.
+	 */
+	void (*switch_vtl)(struct platform_vp *from, struct platform_vp *to);
 
 	void (*system_read)(struct platform_vp *vp, struct vp_system_state *state);
 	void (*system_write)(struct platform_vp *vp, const struct vp_system_state *state);
@@ -173,6 +203,39 @@ struct platform_ops {
 	/* Is the guest in the shadow of STI or MOV SS? Clear it: the instruction is done. */
 	bool (*interrupt_shadow)(const struct platform_vp *vp);
 	void (*clear_interrupt_shadow)(struct platform_vp *vp);
+
+	/*
+	 * MSRs that are kept for each VTL: SYSENTER, STAR to SFMASK, KERNEL_GS_BASE, PAT, TSC_AUX. On the
+	 * VP's own processor. False: not one of them; to write, also a value that it cannot have.
+	 */
+	bool (*msr_read)(struct platform_vp *vp, uint32_t index, uint64_t *value);
+	bool (*msr_write)(struct platform_vp *vp, uint32_t index, uint64_t value);
+	/* Would msr_write take that value? */
+	bool (*msr_takes)(uint32_t index, uint64_t value);
+	/* A debug register of a context, on the VP's own processor. */
+	uint64_t (*debug_read)(struct platform_vp *vp, enum regs_name name);
+	void (*debug_write)(struct platform_vp *vp, enum regs_name name, uint64_t value);
+
+	/* Which of these registers (enum vp_watch) this processor can watch. */
+	uint32_t (*watchable)(void);
+	/* Exits before the guest writes one of these registers; 0: none. */
+	void (*watch_registers)(struct platform_vp *vp, uint32_t set);
+
+	/*
+	 * VTL1's context: interrupt `vector` is to be taken as soon as IF and CR8 allow it (0: none). It is
+	 * in place of what was offered before.
+	 */
+	void (*offer_interrupt)(struct platform_vp *vp, uint8_t vector);
+	/* VTL1's context, after an exit: the offered interrupt if it has been taken, else 0. Once. */
+	uint8_t (*interrupt_taken)(struct platform_vp *vp);
+	/* VTL1's context: CR8. */
+	uint8_t (*cr8_read)(const struct platform_vp *vp);
+	void (*cr8_write)(struct platform_vp *vp, uint8_t value);
+	/*
+	 * VTL1's context: exit with VP_EXIT_INTERRUPT when an interrupt of the machine is waiting; it is
+	 * not taken. Held without a word otherwise.
+	 */
+	void (*notify_interrupts)(struct platform_vp *vp, bool on);
 
 	uint64_t (*tsc_offset)(const struct platform_vp *vp);
 	void (*set_tsc_offset)(struct platform_vp *vp, uint64_t offset);

@@ -81,7 +81,7 @@ static uint64_t read_register(struct svm_debug *debug, enum regs_name name)
 
 	unsigned int index = (name - REGS_DR0) % 4;
 
-	return debug->parked & (1u << index) ? debug->parked_value[index] : read_live(name);
+	return debug->parked->set & (1u << index) ? debug->parked->value[index] : read_live(name);
 }
 
 static void write_register(struct svm_debug *debug, enum regs_name name, uint64_t value)
@@ -98,14 +98,16 @@ static void write_register(struct svm_debug *debug, enum regs_name name, uint64_
 static void set_move_intercepts(struct svm_debug *debug)
 {
 	debug->vmcb->intercept_dr = breakpoints_survive_exits && debug->step != SVM_STEP_MOVE
-		? INTERCEPT_DR_READ(debug->parked) | INTERCEPT_DR_WRITE(0xfu)
+		? INTERCEPT_DR_READ(debug->parked->set) | INTERCEPT_DR_WRITE(0xfu)
 		: 0;
 }
 
-void svm_debug_create(struct svm_debug *debug, struct vmcb *vmcb, struct insn_registers *registers)
+void svm_debug_create(struct svm_debug *debug, struct vmcb *vmcb, struct insn_registers *registers,
+	struct svm_parked *parked)
 {
 	debug->vmcb = vmcb;
 	debug->registers = registers;
+	debug->parked = parked;
 	svm_debug_reset(debug);
 }
 
@@ -113,9 +115,22 @@ void svm_debug_reset(struct svm_debug *debug)
 {
 	debug->step = SVM_STEP_NONE;
 	debug->hits = 0;
-	debug->parked = 0;
+	debug->parked->set = 0;
 	debug->dr6_is_ours = false;
-	debug->vmcb->intercept_exceptions = 0;
+	debug->vmcb->intercept_exceptions = debug->exceptions;
+	set_move_intercepts(debug);
+}
+
+void svm_debug_guard(struct svm_debug *debug)
+{
+	if (breakpoints_survive_exits) {
+		debug->exceptions = 1u << VECTOR_DB;
+		debug->vmcb->intercept_exceptions |= debug->exceptions;
+	}
+}
+
+void svm_debug_switch(struct svm_debug *debug)
+{
 	set_move_intercepts(debug);
 }
 
@@ -211,7 +226,7 @@ static void clear_step(struct svm_debug *debug)
 		debug->registers->gpr[debug->move_register] = debug->move_value;
 	}
 	debug->step = SVM_STEP_NONE;
-	debug->vmcb->intercept_exceptions = 0;
+	debug->vmcb->intercept_exceptions = debug->exceptions;
 	set_move_intercepts(debug);
 }
 
@@ -312,14 +327,63 @@ bool svm_debug_move(struct svm_debug *debug, const struct insn *insn)
 	}
 	debug->move_register = insn->rm;
 	debug->move_value = *general;
-	debug->parked &= (uint8_t) ~(1u << index);
+	debug->parked->set &= (uint8_t) ~(1u << index);
 	if (is_guarded(value)) {
-		debug->parked |= (uint8_t)(1u << index);
-		debug->parked_value[index] = value;
+		debug->parked->set |= (uint8_t)(1u << index);
+		debug->parked->value[index] = value;
 		*general = value ^ PARK_BIT;
 	}
 	/* The processor rearms only what is written by an instruction in the guest. */
 	svm_debug_step(debug, SVM_STEP_MOVE);
+	return false;
+}
+
+uint64_t svm_debug_read(struct svm_debug *debug, enum regs_name name)
+{
+	return read_register(debug, name);
+}
+
+void svm_debug_write(struct svm_debug *debug, enum regs_name name, uint64_t value)
+{
+	if (name <= REGS_DR3) {
+		unsigned int index = name - REGS_DR0;
+
+		debug->parked->set &= (uint8_t) ~(1u << index);
+		if (breakpoints_survive_exits && is_guarded(value)) {
+			debug->parked->set |= (uint8_t)(1u << index);
+			debug->parked->value[index] = value;
+			value ^= PARK_BIT;
+		}
+		set_move_intercepts(debug);
+	}
+	write_register(debug, name, value);
+}
+
+/*
+ * A #DB that this level has not asked for: an instruction breakpoint of another level's, which this
+ * processor has left armed. The instruction goes on, past it.
+ */
+static bool skip_foreign_breakpoint(struct svm_debug *debug)
+{
+	uint64_t status = read_register(debug, REGS_DR6);
+	uint64_t control = read_register(debug, REGS_DR7);
+	uint64_t address = debug->vmcb->cs.base + debug->registers->rip;
+
+	if ((status & DR6_SINGLE_STEP) && (debug->registers->rflags & RFLAGS_TF)) {
+		return false;
+	}
+	for (int i = 0; i < 4; i++) {
+		if ((control >> (2 * i) & 3) && (status & (1u << i))) {
+			return false;
+		}
+	}
+	for (int i = 0; i < 4; i++) {
+		if (read_register(debug, (enum regs_name)(REGS_DR0 + i)) == address) {
+			write_register(debug, REGS_DR6, status & ~DR6_BREAKPOINTS);
+			debug->registers->rflags |= RFLAGS_RF;
+			return true;
+		}
+	}
 	return false;
 }
 
@@ -344,7 +408,16 @@ bool svm_debug_exit(struct svm_debug *debug, struct vp_exit *exit)
 		return true;
 	}
 	if (debug->step == SVM_STEP_NONE) {
-		return false;
+		if (code != EXIT_EXCEPTION + VECTOR_DB) {
+			return false;
+		}
+		if (skip_foreign_breakpoint(debug)) {
+			exit->kind = VP_EXIT_OTHER;
+			exit->other = VP_OTHER_NOTHING;
+		} else {
+			pass_exception(debug, exit, VECTOR_DB);
+		}
+		return true;
 	}
 	if (code == EXIT_EXCEPTION + VECTOR_DB) {
 		end_step(debug, exit);

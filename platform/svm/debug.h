@@ -15,6 +15,12 @@ enum svm_step {
 	SVM_STEP_MOVE, /* a MOV to DR0-DR3 that Parapet wanted to see first */
 };
 
+/* DR0-DR3 whose value the guest must not arm (svm_debug_init_platform). The levels share them. */
+struct svm_parked {
+	uint8_t set; /* a bit for each */
+	uint64_t value[4];
+};
+
 struct svm_debug {
 	struct vmcb *vmcb;
 	struct insn_registers *registers;
@@ -30,9 +36,9 @@ struct svm_debug {
 	uint8_t move_register; /* SVM_STEP_MOVE: a general register that holds something else */
 	uint64_t move_value; /* what belongs there */
 
-	/* DR0-DR3 whose value the guest must not arm: see svm_debug_init_platform. */
-	uint8_t parked; /* a bit for each */
-	uint64_t parked_value[4];
+	struct svm_parked *parked;
+	/* Exceptions that exit at all times: #DB, to see whether another level's breakpoint is behind it. */
+	uint32_t exceptions;
 };
 
 /*
@@ -42,8 +48,22 @@ struct svm_debug {
  */
 void svm_debug_init_platform(void);
 
-/* For a new VP. Its control block and registers stay where they are. */
-void svm_debug_create(struct svm_debug *debug, struct vmcb *vmcb, struct insn_registers *registers);
+/* For a new context of a VP. Control block, registers and what the levels share stay where they are. */
+void svm_debug_create(struct svm_debug *debug, struct vmcb *vmcb, struct insn_registers *registers,
+	struct svm_parked *parked);
+
+/*
+ * The VP has another level, whose breakpoints must not fire in this one. They do not on a processor
+ * that disarms them at an exit; elsewhere, #DB is looked at from now on.
+ */
+void svm_debug_guard(struct svm_debug *debug);
+
+/* The VP goes over to this context: DR0-DR3 may have been parked by another. */
+void svm_debug_switch(struct svm_debug *debug);
+
+/* platform_ops.debug_read and .debug_write. */
+uint64_t svm_debug_read(struct svm_debug *debug, enum regs_name name);
+void svm_debug_write(struct svm_debug *debug, enum regs_name name, uint64_t value);
 
 /* Back to INIT state, but for DR0-DR3 (svm_debug_clear_addresses) and the control block's fields. */
 void svm_debug_reset(struct svm_debug *debug);

@@ -11,21 +11,14 @@
 #include "platform/svm/debug.h"
 #include "platform/svm/npt.h"
 #include "platform/svm/svm.h"
+#include "platform/svm/svm_vp.h"
+#include "platform/svm/svm_vtl.h"
 #include "platform/svm/vmcb.h"
 
-#define IOPM_BYTES    (3 * PAGE_SIZE)
-#define MSRPM_BYTES   (2 * PAGE_SIZE)
-#define GUEST_ASID    1
-#define VMMCALL_BYTES 3 /* where the processor does not say: the TLFS knows no prefixes to it */
-
-struct svm_vp {
-	struct platform_vp vp;
-	struct vmcb *vmcb;
-	uint64_t vmcb_hpa;
-	uint64_t host_vmcb_hpa; /* this processor's own FS, GS, TR, ... while the guest runs */
-	uint64_t host_save_hpa; /* where VMRUN keeps the rest of it */
-	struct svm_debug debug;
-};
+#define IOPM_BYTES	(3 * PAGE_SIZE)
+#define MSRPM_BYTES	(2 * PAGE_SIZE)
+#define GUEST_ASID(vtl) (1u + (vtl))
+#define VMMCALL_BYTES	3 /* where the processor does not say: the TLFS knows no prefixes to it */
 
 _Static_assert(offsetof(struct svm_vp, vp.registers.gpr) == 0, "svm_enter.S gets the array");
 
@@ -36,6 +29,7 @@ static struct {
 	uint8_t *msrpm;
 	bool has_next_rip;
 	bool has_flush_asid;
+	uint8_t *msrpm_watched; /* the same, less what is kept for each VTL */
 	/*
 	 * QEMU 7.2's processor may deliver an injected external interrupt a second time, whatever the
 	 * guest is doing then, unless an exit follows at once.
@@ -46,11 +40,6 @@ static struct {
 	struct svm_vp *vp[VP_COUNT_MAX];
 	struct npt_space npt;
 } svm;
-
-static struct svm_vp *svm_vp(struct platform_vp *vp)
-{
-	return (struct svm_vp *)vp;
-}
 
 /* --- a VP's state ------------------------------------------------------------------------------ */
 
@@ -102,15 +91,27 @@ static void svm_vp_restart(struct platform_vp *platform_vp)
 	svm_debug_clear_addresses(&svm_vp(platform_vp)->debug);
 }
 
-static struct platform_vp *svm_vp_create(vp_id_t id)
+static struct platform_vp *svm_vp_create(vp_id_t id, enum vtl vtl)
 {
 	struct svm_vp *vp = memory_take(sizeof(*vp), CACHE_LINE_BYTES);
 	struct vmcb *vmcb = memory_take(PAGE_SIZE, PAGE_SIZE);
+	struct svm_parked *parked;
 
+	vp->vtl = vtl;
+	vp->active = vtl == VTL0;
 	vp->vmcb = vmcb;
 	vp->vmcb_hpa = memory_hpa(vmcb).value;
-	vp->host_vmcb_hpa = memory_hpa(memory_take(PAGE_SIZE, PAGE_SIZE)).value;
-	vp->host_save_hpa = memory_hpa(memory_take(PAGE_SIZE, PAGE_SIZE)).value;
+	if (vtl == VTL0) {
+		vp->host_vmcb_hpa = memory_hpa(memory_take(PAGE_SIZE, PAGE_SIZE)).value;
+		vp->host_save_hpa = memory_hpa(memory_take(PAGE_SIZE, PAGE_SIZE)).value;
+		parked = memory_take(sizeof(*parked), sizeof(uint64_t));
+		svm.vp[id] = vp;
+	} else {
+		vp->host_vmcb_hpa = svm.vp[id]->host_vmcb_hpa;
+		vp->host_save_hpa = svm.vp[id]->host_save_hpa;
+		parked = svm.vp[id]->debug.parked;
+		vmcb->interrupt_control = VIRTUAL_INTR_MASKING;
+	}
 	vmcb->intercept1 = INTERCEPT1_NMI | INTERCEPT1_INIT | INTERCEPT1_CPUID | INTERCEPT1_RSM |
 		INTERCEPT1_INVD | INTERCEPT1_INVLPGA | INTERCEPT1_IOIO | INTERCEPT1_MSR |
 		INTERCEPT1_SHUTDOWN;
@@ -118,12 +119,15 @@ static struct platform_vp *svm_vp_create(vp_id_t id)
 		INTERCEPT2_VMSAVE | INTERCEPT2_STGI | INTERCEPT2_CLGI | INTERCEPT2_SKINIT;
 	vmcb->iopm_base = memory_hpa(svm.iopm).value;
 	vmcb->msrpm_base = memory_hpa(svm.msrpm).value;
-	vmcb->asid = GUEST_ASID;
+	vmcb->asid = GUEST_ASID(vtl);
 	vmcb->nested_control = NESTED_CONTROL_NP;
-	vmcb->nested_cr3 = npt_root(&svm.npt, VTL0);
-	svm.vp[id] = vp;
-	svm_debug_create(&vp->debug, vmcb, &vp->vp.registers);
+	vmcb->nested_cr3 = npt_root(&svm.npt, vtl);
+	svm_debug_create(&vp->debug, vmcb, &vp->vp.registers, parked);
 	svm_vp_init(&vp->vp);
+	if (vtl != VTL0) {
+		svm_debug_guard(&vp->debug);
+		svm_debug_guard(&svm.vp[id]->debug);
+	}
 	return &vp->vp;
 }
 
@@ -310,6 +314,12 @@ static void exit_other(struct vp_exit *exit, enum vp_exit_other other)
 	exit->other = other;
 }
 
+static void exit_register(struct vp_exit *exit, enum vp_watch watched)
+{
+	exit_other(exit, VP_OTHER_REGISTER);
+	exit->watched = watched;
+}
+
 static void exit_io(struct vp_exit *exit, const struct vmcb *vmcb)
 {
 	uint64_t info = vmcb->exit_info1;
@@ -375,6 +385,30 @@ static void exit_decode(struct vp_exit *exit, struct svm_vp *vp)
 	case EXIT_IRET:
 		exit_other(exit, VP_OTHER_IRET);
 		break;
+	case EXIT_WRITE_CR0:
+		exit_register(exit, VP_WATCH_CR0);
+		break;
+	case EXIT_WRITE_CR4:
+		exit_register(exit, VP_WATCH_CR4);
+		break;
+	case EXIT_WRITE_CR8:
+		exit_register(exit, VP_WATCH_CR8);
+		break;
+	case EXIT_XSETBV:
+		exit_register(exit, VP_WATCH_XCR0);
+		break;
+	case EXIT_GDTR:
+		exit_register(exit, VP_WATCH_GDTR);
+		break;
+	case EXIT_IDTR:
+		exit_register(exit, VP_WATCH_IDTR);
+		break;
+	case EXIT_LDTR:
+		exit_register(exit, VP_WATCH_LDTR);
+		break;
+	case EXIT_TR:
+		exit_register(exit, VP_WATCH_TR);
+		break;
 	case EXIT_INVD:
 		exit_other(exit, VP_OTHER_CACHE);
 		break;
@@ -417,7 +451,17 @@ static void svm_run(struct platform_vp *platform_vp)
 	vmcb->rsp = registers->gpr[INSN_RSP];
 	vmcb->rip = registers->rip;
 	vmcb->rflags = registers->rflags;
+	/*
+	 * With V_INTR_MASKING, IF of this side decides whether an interrupt of the machine ends the stay
+	 * (APM volume 2, 15.21.1). It has no other effect while GIF is clear.
+	 */
+	if (vp->notify) {
+		asm_sti();
+	}
 	svm_enter(vp->vmcb_hpa, registers->gpr, vp->host_vmcb_hpa);
+	if (vp->notify) {
+		asm_cli();
+	}
 }
 
 static void svm_read_exit(struct platform_vp *platform_vp, struct vp_exit *exit)
@@ -470,16 +514,17 @@ static void svm_kick(vp_id_t target)
 
 static bool svm_invalidate(struct platform_vp *platform_vp, const struct flush_entry *entry)
 {
-	(void)platform_vp;
 	/* INVLPGA takes the translation of one address, whatever its page size, in every space. */
 	if (entry->range.pages > INVALIDATE_PAGES_MAX) {
 		return false;
 	}
+	uint32_t asid = GUEST_ASID(svm_vp(platform_vp)->vtl);
+
 	for (uint32_t page = 0; page < entry->range.pages; page++) {
 		uint64_t address =
 			entry->range.base.value + ((uint64_t)page << entry->range.page_bits);
 
-		__asm__ volatile("invlpga %0, %1" ::"a"(address), "c"(GUEST_ASID) : "memory");
+		__asm__ volatile("invlpga %0, %1" ::"a"(address), "c"(asid) : "memory");
 	}
 	return true;
 }
@@ -552,6 +597,12 @@ static void svm_open_msr(uint32_t index, bool read, bool write)
 			if (write) {
 				bitmap_clear(svm.msrpm, bit + 1);
 			}
+			if (svm.msrpm_watched && read && !svm_vtl_watches_msr(index)) {
+				bitmap_clear(svm.msrpm_watched, bit);
+			}
+			if (svm.msrpm_watched && write && !svm_vtl_watches_msr(index)) {
+				bitmap_clear(svm.msrpm_watched, bit + 1);
+			}
 		}
 	}
 }
@@ -588,6 +639,7 @@ static const struct platform_ops svm_ops = {
 	.exit_on_halt = svm_exit_on_halt,
 	.kick = svm_kick,
 	.take_nmis = svm_take_nmis,
+	.switch_vtl = svm_switch_vtl,
 	.system_read = svm_system_read,
 	.system_write = svm_system_write,
 	.inject = svm_inject,
@@ -600,6 +652,18 @@ static const struct platform_ops svm_ops = {
 	.exit_on_interrupts = svm_exit_on_interrupts,
 	.interrupt_shadow = svm_interrupt_shadow,
 	.clear_interrupt_shadow = svm_clear_interrupt_shadow,
+	.msr_read = svm_msr_read,
+	.msr_write = svm_msr_write,
+	.msr_takes = svm_msr_takes,
+	.debug_read = svm_debug_register_read,
+	.debug_write = svm_debug_register_write,
+	.watchable = svm_watchable,
+	.watch_registers = svm_watch_registers,
+	.offer_interrupt = svm_offer_interrupt,
+	.interrupt_taken = svm_interrupt_taken,
+	.cr8_read = svm_cr8_read,
+	.cr8_write = svm_cr8_write,
+	.notify_interrupts = svm_notify_interrupts,
 	.tsc_offset = svm_tsc_offset,
 	.set_tsc_offset = svm_set_tsc_offset,
 	.memory_create = svm_memory_create,
@@ -609,7 +673,7 @@ static const struct platform_ops svm_ops = {
 	.open_msr = svm_open_msr,
 };
 
-const struct platform_ops *svm_platform(uint32_t vps, const char **why)
+const struct platform_ops *svm_platform(uint32_t vps, uint32_t vtls, const char **why)
 {
 	if (asm_cpuid(0x80000000, 0).eax < 0x8000000a ||
 		!(asm_cpuid(0x80000001, 0).ecx & (1u << 2))) {
@@ -634,6 +698,11 @@ const struct platform_ops *svm_platform(uint32_t vps, const char **why)
 	svm.msrpm = memory_take(MSRPM_BYTES, PAGE_SIZE);
 	memset(svm.iopm, 0xff, IOPM_BYTES);
 	memset(svm.msrpm, 0xff, MSRPM_BYTES);
+	if (vtls > 1) {
+		svm.msrpm_watched = memory_take(MSRPM_BYTES, PAGE_SIZE);
+		memset(svm.msrpm_watched, 0xff, MSRPM_BYTES);
+	}
+	svm_vtl_init_platform(svm.msrpm, svm.msrpm_watched);
 	svm_debug_init_platform();
 	svm.injects_twice = svm.loses_interrupts = cpu_is_tcg();
 	return &svm_ops;

@@ -5,9 +5,9 @@
 #include <parapet/platform.h>
 
 /*
- * Checks that this processor can do it and prepares what all VPs share. Returns NULL and a sentence
+ * `vtls`: 2 if the guest may have a VTL1, else 1. Checks that this processor can do it and prepares what all VPs share. Returns NULL and a sentence
  * for the user in *why if it cannot.
  */
-const struct platform_ops *svm_platform(uint32_t vps, const char **why);
+const struct platform_ops *svm_platform(uint32_t vps, uint32_t vtls, const char **why);
 
 #endif

@@ -100,9 +100,15 @@ _Static_assert(offsetof(struct vmcb, cr2) == 0x640, "APM volume 2, table B-2");
 _Static_assert(offsetof(struct vmcb, pat) == 0x668, "APM volume 2, table B-2");
 _Static_assert(sizeof(struct vmcb) == 4096, "one page");
 
+#define INTERCEPT_CR_WRITE(set) ((uint32_t)(set) << 16)
+
 #define INTERCEPT1_INTR	    (1u << 0)
 #define INTERCEPT1_NMI	    (1u << 1)
 #define INTERCEPT1_INIT	    (1u << 3)
+#define INTERCEPT1_IDTR	    (1u << 10) /* these four: written */
+#define INTERCEPT1_GDTR	    (1u << 11)
+#define INTERCEPT1_LDTR	    (1u << 12)
+#define INTERCEPT1_TR	    (1u << 13)
 #define INTERCEPT1_CPUID    (1u << 18)
 #define INTERCEPT1_RSM	    (1u << 19)
 #define INTERCEPT1_IRET	    (1u << 20)
@@ -119,11 +125,21 @@ _Static_assert(sizeof(struct vmcb) == 4096, "one page");
 #define INTERCEPT2_STGI	    (1u << 4)
 #define INTERCEPT2_CLGI	    (1u << 5)
 #define INTERCEPT2_SKINIT   (1u << 6)
+#define INTERCEPT2_XSETBV   (1u << 13)
 
 #define INTERCEPT_DR_READ(set)	((uint32_t)(set)) /* a bit for each register */
 #define INTERCEPT_DR_WRITE(set) ((uint32_t)(set) << 16)
 
 #define NESTED_CONTROL_NP (1ull << 0)
+
+/* interrupt_control, APM volume 2, 15.21. */
+#define VIRTUAL_TPR_MASK     0xfull
+#define VIRTUAL_IRQ	     (1ull << 8)
+#define VIRTUAL_PRIO_SHIFT   16
+#define VIRTUAL_PRIO_MASK    (0xfull << VIRTUAL_PRIO_SHIFT)
+#define VIRTUAL_INTR_MASKING (1ull << 24)
+#define VIRTUAL_VECTOR_SHIFT 32
+#define VIRTUAL_VECTOR_MASK  (0xffull << VIRTUAL_VECTOR_SHIFT)
 
 #define TLB_CONTROL_NOTHING	     0
 #define TLB_CONTROL_FLUSH_ALL	     1
@@ -142,12 +158,19 @@ _Static_assert(sizeof(struct vmcb) == 4096, "one page");
 
 #define INTERRUPT_SHADOW (1ull << 0)
 
+#define EXIT_WRITE_CR0 0x10
+#define EXIT_WRITE_CR4 0x14
+#define EXIT_WRITE_CR8 0x18
 #define EXIT_READ_DR0  0x20
 #define EXIT_WRITE_DR0 0x30
 #define EXIT_EXCEPTION 0x40 /* plus the vector */
 #define EXIT_INTR      0x60
 #define EXIT_NMI       0x61
 #define EXIT_INIT      0x63
+#define EXIT_IDTR      0x6a /* these four: written */
+#define EXIT_GDTR      0x6b
+#define EXIT_LDTR      0x6c
+#define EXIT_TR	       0x6d
 #define EXIT_CPUID     0x72
 #define EXIT_RSM       0x73
 #define EXIT_IRET      0x74
@@ -164,6 +187,7 @@ _Static_assert(sizeof(struct vmcb) == 4096, "one page");
 #define EXIT_STGI      0x84
 #define EXIT_CLGI      0x85
 #define EXIT_SKINIT    0x86
+#define EXIT_XSETBV    0x8d
 #define EXIT_NPF       0x400
 #define EXIT_INVALID   0xffffffffffffffffull
 

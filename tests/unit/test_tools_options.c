@@ -14,7 +14,7 @@
 /* Parses words up to a NULL, "run" in front of them. */
 static bool parse(struct run_options *options, struct tool_error *error, const char *const *words)
 {
-	static char *arguments[32];
+	static char *arguments[40];
 	int count = 1;
 
 	arguments[0] = (char *)"run";
@@ -38,6 +38,7 @@ static void test_defaults(void **state)
 	assert_int_equal(options.ap_start, RUN_AP_START_DEFAULT);
 	assert_int_equal(options.tlb_flush, RUN_TLB_FLUSH_DEFAULT);
 	assert_int_equal(options.vp_stride, 1);
+	assert_false(options.vsm);
 	assert_int_equal(options.accel, RUN_ACCEL_AUTO);
 	assert_null(options.kernel);
 	assert_null(options.append);
@@ -53,8 +54,9 @@ static void test_all(void **state)
 	(void)state;
 	assert_true(PARSE(&options, "--cpus", "64", "--memory=2G", "--kernel", "k", "--initrd", "i",
 		"--append", "--", "--platform", "svm", "--accel", "tcg", "--ap-start", "mailbox",
-		"--tlb-flush", "hypercall", "--vp-stride", "64", "--no-paravisor", "--stats", "s",
-		"--trace", "t", "--timeout", "2.5", "-v", "--", "-device", "--cpus"));
+		"--tlb-flush", "hypercall", "--vp-stride", "64", "--vsm", "--no-paravisor",
+		"--stats", "s", "--trace", "t", "--timeout", "2.5", "-v", "--", "-device",
+		"--cpus"));
 	assert_int_equal(options.cpus, 64);
 	assert_int_equal(options.memory_bytes, 2ull << 30);
 	assert_string_equal(options.kernel, "k");
@@ -64,6 +66,7 @@ static void test_all(void **state)
 	assert_int_equal(options.ap_start, RUN_AP_START_MAILBOX);
 	assert_int_equal(options.tlb_flush, RUN_TLB_FLUSH_HYPERCALL);
 	assert_int_equal(options.vp_stride, 64);
+	assert_true(options.vsm);
 	assert_true(options.no_paravisor);
 	assert_true(options.verbose);
 	assert_int_equal(options.timeout_ms, 2500);

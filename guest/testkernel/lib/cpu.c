@@ -24,7 +24,7 @@ static uint64_t trampoline;
 
 void cpu_enter(struct cpu *self);
 
-static void cpu_prepare(struct cpu *cpu, uint32_t number, uint32_t apic_id)
+void cpu_prepare(struct cpu *cpu, uint32_t number, uint32_t apic_id)
 {
 	uint64_t tss = (uint64_t)&cpu->tss;
 
@@ -36,7 +36,6 @@ static void cpu_prepare(struct cpu *cpu, uint32_t number, uint32_t apic_id)
 		cpu->tss.ist[i] = (uint64_t)cpu->ist_stacks[i] + sizeof(cpu->ist_stacks[i]);
 	cpu->tss.io_map = sizeof(struct tss);
 	memcpy(cpu->gdt, boot_gdt, SEGMENT_TSS);
-	cpu_by_apic_id[apic_id] = cpu;
 	cpu->gdt[6] = (sizeof(struct tss) - 1) | (tss & 0xffffff) << 16 | 0x89ull << 40 |
 		(tss >> 24 & 0xff) << 56;
 	cpu->gdt[7] = tss >> 32;
@@ -62,6 +61,7 @@ void cpu_first_start(void)
 	struct cpu *self = &cpus[0];
 
 	cpu_prepare(self, 0, cpuid_get(1, 0).ebx >> 24);
+	cpu_by_apic_id[self->apic_id] = self;
 	tables_load(self);
 	atomic_store_explicit(&self->state, CPU_WORKING, memory_order_relaxed);
 }
@@ -154,6 +154,7 @@ uint32_t cpu_all_find(void)
 		if (count == CPU_COUNT_MAX)
 			tap_bail("more than %u processors", CPU_COUNT_MAX);
 		cpu_prepare(&cpus[count], count, id);
+		cpu_by_apic_id[id] = &cpus[count];
 		count++;
 	}
 	return count;

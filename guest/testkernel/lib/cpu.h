@@ -59,6 +59,9 @@ static inline struct cpu *cpu_self(void)
 	return self;
 }
 
+/* Fills in what a processor's own memory holds before it runs: tables and stacks, not loaded. */
+void cpu_prepare(struct cpu *cpu, uint32_t number, uint32_t apic_id);
+
 /* Descriptor tables of the first processor. Called once, by boot. */
 void cpu_first_start(void);
 

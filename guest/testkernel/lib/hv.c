@@ -2,6 +2,7 @@
 
 #include "cpu.h"
 #include "machine.h"
+#include "tap.h"
 
 #define CR0_MP	   (1ull << 1)
 #define CR0_EM	   (1ull << 2)
@@ -21,16 +22,22 @@ void hv_start(void)
 	msr_write(HV_MSR_HYPERCALL, (uint64_t)hv_page | HV_ENABLE);
 }
 
-uint64_t hv_call(uint64_t value, uint64_t input)
+uint64_t hv_call_in(const void *page, uint64_t value, uint64_t input, uint64_t output)
 {
+	register uint64_t r8 __asm__("r8") = output;
 	uint64_t result;
 
 	/* The red zone is not used here: a call from assembly is safe. */
-	__asm__ volatile("call *%4"
-			 : "=a"(result), "+c"(value), "+d"(input)
-			 : "a"(0x5a5a5a5a5a5a5a5aull), "r"(hv_page)
-			 : "memory", "r8", "r9", "r10", "r11", "cc");
+	__asm__ volatile("call *%5"
+			 : "=a"(result), "+c"(value), "+d"(input), "+r"(r8)
+			 : "a"(0x5a5a5a5a5a5a5a5aull), "r"(page)
+			 : "memory", "r9", "r10", "r11", "cc");
 	return result;
+}
+
+uint64_t hv_call(uint64_t value, uint64_t input)
+{
+	return hv_call_in(hv_page, value, input, 0);
 }
 
 uint64_t hv_call_bare(uint64_t value, uint64_t input)
@@ -81,6 +88,21 @@ void hv_indexes_read(void)
 	index_run(NULL);
 	for (uint32_t i = 1; i < cpu_count(); i++)
 		cpu_call(&cpus[i], index_run, NULL);
+}
+
+void hv_indexes_find(void)
+{
+	static _Alignas(4096) uint64_t input[HV_INPUT_WORDS], output[HV_INPUT_WORDS];
+
+	for (uint32_t i = 0; i < cpu_count(); i++) {
+		input[0] = ~0ull;
+		input[1] = 0;
+		input[2] = cpus[i].apic_id;
+		if (hv_call_in(hv_page, HV_GET_VP_INDEX | HV_REPS(1), (uint64_t)input,
+			    (uint64_t)output) != HV_RESULT(HV_SUCCESS, 1))
+			tap_bail("no VP index for APIC id %u", cpus[i].apic_id);
+		indexes[i] = (uint32_t)output[0];
+	}
 }
 
 uint32_t hv_index_of(uint32_t cpu)

@@ -19,6 +19,12 @@
 #define HV_MSR_ICR	      0x40000071
 #define HV_MSR_TPR	      0x40000072
 #define HV_MSR_VP_ASSIST_PAGE 0x40000073
+#define HV_MSR_SCONTROL	      0x40000080
+#define HV_MSR_SVERSION	      0x40000081
+#define HV_MSR_SIEFP	      0x40000082
+#define HV_MSR_SIMP	      0x40000083
+#define HV_MSR_EOM	      0x40000084
+#define HV_MSR_SINT0	      0x40000090
 #define HV_MSR_TSC_INVARIANT  0x40000118
 
 #define HV_ENABLE 1ull
@@ -30,9 +36,20 @@ enum hv_code {
 	HV_FLUSH_SPACE = 0x0002,
 	HV_FLUSH_LIST = 0x0003,
 	HV_SEND_IPI = 0x000b,
+	HV_MODIFY_PROTECTION = 0x000c,
+	HV_ENABLE_PARTITION_VTL = 0x000d,
+	HV_ENABLE_VP_VTL = 0x000f,
+	HV_VTL_CALL = 0x0011,
+	HV_VTL_RETURN = 0x0012,
 	HV_FLUSH_SPACE_EX = 0x0013,
 	HV_FLUSH_LIST_EX = 0x0014,
 	HV_SEND_IPI_EX = 0x0015,
+	HV_GET_REGISTERS = 0x0050,
+	HV_SET_REGISTERS = 0x0051,
+	HV_TRANSLATE = 0x0052,
+	HV_START_VP = 0x0099,
+	HV_GET_VP_INDEX = 0x009a,
+	HV_TRANSLATE_EX = 0x00ac,
 };
 
 enum hv_status {
@@ -42,7 +59,13 @@ enum hv_status {
 	HV_INVALID_ALIGNMENT = 4,
 	HV_INVALID_PARAMETER = 5,
 	HV_ACCESS_DENIED = 6,
+	HV_OPERATION_DENIED = 8,
+	HV_INVALID_PARTITION_ID = 13,
 	HV_INVALID_VP_INDEX = 14,
+	HV_INVALID_VP_STATE = 21,
+	HV_INVALID_REGISTER_VALUE = 80,
+	HV_INVALID_VTL_STATE = 81,
+	HV_VTL_ALREADY_ENABLED = 134,
 };
 
 /* The hypercall input value. */
@@ -77,6 +100,9 @@ extern uint8_t hv_page[4096];
 /* A call through the page: input value, address of the input (ignored: of the output). */
 uint64_t hv_call(uint64_t value, uint64_t input);
 
+/* The same through another page of such code, and with an address for the output. */
+uint64_t hv_call_in(const void *page, uint64_t value, uint64_t input, uint64_t output);
+
 /* The same with the input in RDX, R8 and XMM0 to XMM5. */
 uint64_t hv_call_fast(uint64_t value, const uint64_t words[HV_FAST_WORDS]);
 
@@ -92,6 +118,9 @@ uint32_t hv_index(void);
 /* Reads the index of every started processor; hv_index_of afterwards. First processor only. */
 void hv_indexes_read(void);
 uint32_t hv_index_of(uint32_t cpu);
+
+/* Asks for the index of every processor, started or not, where that can be asked. */
+void hv_indexes_find(void);
 
 /* A sparse set of processors (bit n: cpus[n]) as format, bank mask and banks. Returns the banks. */
 uint32_t hv_set_write(uint64_t *words, uint64_t cpus);

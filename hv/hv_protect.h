@@ -1,0 +1,13 @@
+/* Memory permissions that VTL1 gives VTL0, apart from the hypercall itself. */
+#ifndef PARAPET_HV_PROTECT_H
+#define PARAPET_HV_PROTECT_H
+
+#include "partition/partition.h"
+
+/*
+ * VTL1's default for all of VTL0's memory, but for pages that Parapet shares with the guest: those stay
+ * as they are. Returns a status; if it is not success, nothing has changed.
+ */
+uint16_t hv_protect_default(struct vp *vp, uint32_t access);
+
+#endif

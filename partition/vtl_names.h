@@ -1,0 +1,30 @@
+/* Architectural registers by their TLFS names (HV_REGISTER_NAME). MSRs: a table in vtl_registers.c. */
+#ifndef PARAPET_PARTITION_VTL_NAMES_H
+#define PARAPET_PARTITION_VTL_NAMES_H
+
+#define NAME_PENDING_INTERRUPTION 0x00010002
+#define NAME_INTERRUPT_STATE	  0x00010003
+#define NAME_PENDING_EVENT0	  0x00010004
+#define NAME_GENERAL		  0x00020000 /* RAX, in hardware order, to R15; RIP; RFLAGS */
+#define NAME_RIP		  0x00020010
+#define NAME_RFLAGS		  0x00020011
+#define NAME_CR0		  0x00040000
+#define NAME_CR2		  0x00040001
+#define NAME_CR3		  0x00040002
+#define NAME_CR4		  0x00040003
+#define NAME_CR8		  0x00040004
+#define NAME_XCR0		  0x00040005
+#define NAME_DR0		  0x00050000
+#define NAME_DR6		  0x00050004
+#define NAME_DR7		  0x00050005
+#define NAME_SEGMENT		  0x00060000 /* ES, CS, SS, DS, FS, GS, LDTR, TR */
+#define NAME_IDTR		  0x00070000
+#define NAME_GDTR		  0x00070001
+#define NAME_TSC		  0x00080000
+#define NAME_EFER		  0x00080001
+#define NAME_APIC_BASE		  0x00080003
+#define NAME_XSS		  0x0008008b
+#define NAME_LDTR		  0x00060006
+#define NAME_TR			  0x00060007
+
+#endif
