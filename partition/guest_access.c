@@ -96,6 +96,19 @@ static bool mark_entry(void *arg, gpa_t gpa, uint64_t expected, uint64_t desired
 		(uint32_t *)entry, (uint32_t)expected, (uint32_t)desired);
 }
 
+static struct walk_registers walk_registers(struct vp *vp, const struct vp_system_state *state)
+{
+	return (struct walk_registers){
+		.cr0 = state->cr0,
+		.cr3 = state->cr3,
+		.cr4 = state->cr4,
+		.efer = state->efer,
+		.rflags = vp->platform->registers.rflags,
+		.physical_bits = vp->partition->physical_bits,
+		.huge_pages = vp->partition->huge_pages,
+	};
+}
+
 enum walk_status guest_translate(
 	struct vp *vp, gva_t address, uint32_t access, struct walk_result *result)
 {
@@ -113,18 +126,22 @@ enum walk_status guest_translate(
 	tlblock_take(&vp->partition->tlblock, vp->id, VTL0, VTL2);
 	vp->partition->ops->system_read(vp->platform, &state);
 
-	const struct walk_registers registers = {
-		.cr0 = state.cr0,
-		.cr3 = state.cr3,
-		.cr4 = state.cr4,
-		.efer = state.efer,
-		.rflags = vp->platform->registers.rflags,
-		.physical_bits = vp->partition->physical_bits,
-		.huge_pages = vp->partition->huge_pages,
-	};
+	const struct walk_registers registers = walk_registers(vp, &state);
 
 	return walk_guest_tables(
 		&registers, &memory, address, access | (state.cpl == 3 ? WALK_USER : 0), result);
+}
+
+enum walk_status guest_look_up(struct vp *vp, gva_t address, struct walk_result *result)
+{
+	struct vp_system_state state;
+	const struct walk_memory memory = {.arg = vp, .read = read_entry};
+
+	vp->partition->ops->system_read(vp->platform, &state);
+
+	const struct walk_registers registers = walk_registers(vp, &state);
+
+	return walk_guest_tables(&registers, &memory, address, 0, result);
 }
 
 enum insn_mode guest_mode(const struct vp_system_state *state, uint64_t rflags)

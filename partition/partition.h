@@ -96,6 +96,7 @@ struct partition_options {
 	bool verbose;
 	bool interrupt_exits; /* external interrupts come to VTL2 first */
 	bool mailbox;
+	bool protect_kernel; /* seal a Linux guest's code and read-only data: seal.h */
 	enum test_fault test_fault;
 	uint32_t exit_port; /* isa-debug-exit; 0: none */
 	struct {

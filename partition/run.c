@@ -12,6 +12,7 @@
 #include "partition/exits.h"
 #include "partition/guest_access.h"
 #include "partition/policy.h"
+#include "partition/seal.h"
 #include "partition/wakeup.h"
 
 /* Exit kinds and their counters are in the same order. */
@@ -370,6 +371,7 @@ void vp_run(struct vp *vp)
 			idle(vp, true);
 		} else if (enter(vp)) {
 			vp->block->counter[vp->exit.kind]++;
+			seal_look(vp);
 			handle_exit(vp);
 		}
 	}
