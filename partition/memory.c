@@ -1,7 +1,8 @@
 /*
- * Exits of memory accesses: the few trapped pages are emulated, everything else that is closed reads as
- * all ones and swallows writes, as addresses do where the machine has nothing. The address that came
- * with the exit is not used: the instruction is decoded and its operands are walked anew.
+ * Exits of memory accesses: the few trapped pages are emulated, everything else that is closed
+ * reads as all ones and swallows writes, as addresses do where the machine has nothing. The
+ * address that came with the exit is not used: the instruction is decoded and its operands are
+ * walked anew.
  */
 #include "arch/x86/registers.h"
 #include "partition/exits.h"
@@ -17,8 +18,8 @@ struct access {
 	gva_t address;
 	uint32_t error;
 	/*
-	 * What this instruction has read of the mailbox's page, if it has: a write of the same bytes
-	 * must find them unchanged.
+	 * What this instruction has read of the mailbox's page, if it has: a write of the same
+	 * bytes must find them unchanged.
 	 */
 	gpa_t seen_gpa;
 	uint32_t seen_size;
@@ -345,7 +346,10 @@ void exit_handle_memory(struct vp *vp)
 		return;
 	}
 	if (vp->exit.delivering) {
-		/* The guest's stack or descriptor tables are where nothing is, or sealed: beyond help. */
+		/*
+		 * The guest's stack or descriptor tables are where nothing is, or sealed: beyond
+		 * help.
+		 */
 		count_denied(vp);
 		end_guest(vp, BLOCK_END_TRIPLE_FAULT, 0);
 	}

@@ -1,7 +1,8 @@
 /*
- * Finding a guest's kernel and sealing it. Nothing of it is believed: the page tables that are walked
- * and the records that are found are the guest's, wrong ones protect or let through what is the
- * guest's own. What Parapet holds itself is bounded: places in its memory that were taken at start.
+ * Finding a guest's kernel and sealing it. Nothing of it is believed: the page tables that are
+ * walked and the records that are found are the guest's, wrong ones protect or let through what is
+ * the guest's own. What Parapet holds itself is bounded: places in its memory that were taken at
+ * start.
  */
 #include "arch/x86/asm.h"
 #include "arch/x86/log.h"
@@ -12,7 +13,10 @@
 #include "partition/seal_state.h"
 #include "seal/code.h"
 
-/* Where Linux has its image, whatever its random place: include/asm/page_64_types.h calls it the map. */
+/*
+ * Where Linux has its image, whatever its random place: include/asm/page_64_types.h calls it the
+ * map.
+ */
 #define IMAGE_AREA     0xffffffff80000000ull
 #define IMAGE_AREA_END 0xffffffffc0000000ull
 
@@ -79,7 +83,9 @@ bool seal_protect(struct vp *vp, const struct seal_range *range, uint32_t count,
 	return protect_ok(protect_commit(protect, transaction));
 }
 
-/* --- the image, when the kernel has just begun ------------------------------------------------- */
+/*
+ * --- the image, when the kernel has just begun -------------------------------------------------
+ */
 
 /* Does the kernel's mapping have a page here that continues the image? */
 static bool continues(struct vp *vp, uint64_t address, uint64_t gpa)
@@ -90,7 +96,9 @@ static bool continues(struct vp *vp, uint64_t address, uint64_t gpa)
 		guest_look_up(vp, GVA(address), &walk) == WALK_OK && walk.gpa.value == gpa;
 }
 
-/* The kernel maps its image, whole and in one piece, with pages of 2 MiB before it does anything. */
+/*
+ * The kernel maps its image, whole and in one piece, with pages of 2 MiB before it does anything.
+ */
 static bool find_image(struct vp *vp, uint64_t rip)
 {
 	struct seal_image *image = &seal.image;
@@ -142,7 +150,9 @@ static void collect(struct vp *vp, uint64_t rip)
 	set_step(SEAL_WAITING);
 }
 
-/* --- the seal, when the kernel has made its mapping read-only ---------------------------------- */
+/*
+ * --- the seal, when the kernel has made its mapping read-only ----------------------------------
+ */
 
 static bool is_padding(uint32_t offset)
 {
@@ -159,7 +169,9 @@ static bool is_padding(uint32_t offset)
 	return true;
 }
 
-/* Pages with nothing in them, at either end, which the kernel is about to use for something else. */
+/*
+ * Pages with nothing in them, at either end, which the kernel is about to use for something else.
+ */
 static void trim(struct run_of_pages *run)
 {
 	while (run->from < run->to && is_padding(run->from)) {
@@ -220,10 +232,10 @@ static bool read_layout(struct vp *vp, struct layout *layout)
 }
 
 /*
- * Between the read-only data and what follows, at the next 2 MiB, the kernel gives the rest away once
- * all is read-only: page by page, the last one last. It has not yet if that still looks like a part of
- * the data. A kernel without such a rest looks the same, so a program that runs counts as a sign too:
- * that is later.
+ * Between the read-only data and what follows, at the next 2 MiB, the kernel gives the rest away
+ * once all is read-only: page by page, the last one last. It has not yet if that still looks like
+ * a part of the data. A kernel without such a rest looks the same, so a program that runs counts
+ * as a sign too: that is later.
  */
 static bool is_settled(const struct layout *layout, bool user)
 {
@@ -292,7 +304,7 @@ static void seal_kernel(struct vp *vp, bool user)
 		return;
 	}
 	if (!is_same_layout(&layout, &again) || !is_settled(&layout, user) ||
-		!move_step(SEAL_WAITING, SEAL_COLLECTING)) {
+		!move_step(SEAL_WAITING, SEAL_PREPARING)) {
 		return;
 	}
 	take_layout(&layout);

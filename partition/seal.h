@@ -27,9 +27,10 @@ enum seal_outcome {
 };
 
 /*
- * Own VP, with its TLB lock held: a write by the guest to `size` (1 to 8) bytes that begin at `low`;
- * where they cross into another page, that page is at `high`. One of the pages is sealed. Carried out
- * if it is the kernel's own patching. After SEAL_AGAIN translations are to be walked anew.
+ * Own VP, with its TLB lock held: a write by the guest to `size` (1 to 8) bytes that begin at
+ * `low`; where they cross into another page, that page is at `high`. One of the pages is sealed.
+ * Carried out if it is the kernel's own patching. After SEAL_AGAIN translations are to be walked
+ * anew.
  */
 enum seal_outcome seal_write(struct vp *vp, gpa_t low, gpa_t high, uint32_t size, uint64_t value);
 

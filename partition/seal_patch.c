@@ -1,7 +1,7 @@
 /*
- * Writes to sealed memory: the kernel's own patching is carried out, all else is refused. One VP at a
- * time: what the rules have looked at does not change before the write. A VP that finds another at it
- * lets its guest try again; nobody waits here.
+ * Writes to sealed memory: the kernel's own patching is carried out, all else is refused. One VP
+ * at a time: what the rules have looked at does not change before the write. A VP that finds
+ * another at it lets its guest try again; nobody waits here.
  */
 #include "arch/x86/memory.h"
 #include "partition/guest_access.h"
@@ -12,7 +12,9 @@
 
 #define KERNEL_AREA 0xffffffff80000000ull /* of the image and of what it can call outside of it */
 
-/* --- trampolines: pages outside the image, sealed while sealed code calls into them ------------- */
+/*
+ * --- trampolines: pages outside the image, sealed while sealed code calls into them -------------
+ */
 
 static struct seal_trampoline *trampoline_find(uint64_t address)
 {
@@ -42,7 +44,10 @@ static void trampoline_drop(struct vp *vp, struct seal_trampoline *trampoline)
 		atomic_u64_load(&trampoline->page, memory_order_relaxed), PAGE_SIZE};
 
 	seal_protect(vp, &range, 1, trampoline->access, 0);
-	/* Release pairs with seal_owns: after the grant, so nobody misses the page while it is sealed. */
+	/*
+	 * Release pairs with seal_owns: after the grant, so nobody misses the page while it is
+	 * sealed.
+	 */
 	atomic_u64_store(&trampoline->page, 0, memory_order_release);
 	trampoline->address = 0;
 	trampoline->call = 0;
@@ -77,7 +82,10 @@ static bool trampoline_seal(struct vp *vp, uint64_t address)
 		return false; /* somebody else's doing: not ours to give back */
 	}
 	trampoline->address = address;
-	/* Release pairs with seal_owns: before the change, so whoever is stopped by it finds the page. */
+	/*
+	 * Release pairs with seal_owns: before the change, so whoever is stopped by it finds the
+	 * page.
+	 */
 	atomic_u64_store(&trampoline->page, page.value, memory_order_release);
 	if (!seal_protect(vp, &range, 1, ACCESS_READ | ACCESS_EXECUTE, 0)) {
 		atomic_u64_store(&trampoline->page, 0, memory_order_release);
@@ -123,7 +131,9 @@ static void trampoline_leave(struct vp *vp, uint64_t address)
 	}
 }
 
-/* --- writes ------------------------------------------------------------------------------------ */
+/*
+ * --- writes ------------------------------------------------------------------------------------
+ */
 
 /* One store, as the guest's own would be. */
 static void store(void *to, uint32_t size, uint64_t value)
@@ -207,8 +217,8 @@ enum seal_outcome seal_write(struct vp *vp, gpa_t low, gpa_t high, uint32_t size
 		return SEAL_REFUSED;
 	}
 	/*
-	 * Acquire pairs with the release below: what the VP before has written is seen by the rules.
-	 * Without it two VPs could together make an instruction that neither was allowed.
+	 * Acquire pairs with the release below: what the VP before has written is seen by the
+	 * rules. Without it two VPs could together make an instruction that neither was allowed.
 	 */
 	if (atomic_u32_exchange(&seal.writer, 1, memory_order_acquire)) {
 		return SEAL_AGAIN;

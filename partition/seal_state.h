@@ -11,7 +11,8 @@ enum seal_step {
 	SEAL_LOOKING, /* no kernel seen yet */
 	SEAL_COLLECTING, /* a VP is at it */
 	SEAL_WAITING, /* for the kernel to make its own mapping read-only */
-	SEAL_SEALING, /* a VP is at it: the ranges stand */
+	SEAL_PREPARING, /* a VP is at it */
+	SEAL_SEALING, /* it is still, and the ranges stand */
 	SEAL_DONE,
 	SEAL_FAILED, /* it has been said why */
 };

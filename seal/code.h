@@ -31,7 +31,9 @@ static inline bool code_is(const uint8_t *bytes, const uint8_t *code, uint32_t c
 	return true;
 }
 
-/* Where an instruction of `length` bytes at `at` leads whose last four bytes are its displacement. */
+/*
+ * Where an instruction of `length` bytes at `at` leads whose last four bytes are its displacement.
+ */
 static inline int64_t code_target(const uint8_t *bytes, int64_t at, uint32_t length)
 {
 	uint32_t displacement = 0;

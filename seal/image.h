@@ -1,11 +1,11 @@
 /*
- * A Linux kernel's image in the guest's memory, as the files of this room see it. The room knows what
- * a stock kernel may rewrite of itself once it runs (sites.h) and tells such a write from any other
- * (rules.h, trampoline.h). It computes: no guest is run, nothing is written, nothing allocated, no
- * global variables; partition/seal.c does what follows from it.
+ * A Linux kernel's image in the guest's memory, as the files of this room see it. The room knows
+ * what a stock kernel may rewrite of itself once it runs (sites.h) and tells such a write from any
+ * other (rules.h, trampoline.h). It computes: no guest is run, nothing is written, nothing
+ * allocated, no global variables; partition/seal.c does what follows from it.
  *
- * The guest is hostile and its memory may change while it is looked at: every value is read once and
- * checked, and wrong ones cost only the guest that put them there.
+ * The guest is hostile and its memory may change while it is looked at: every value is read once
+ * and checked, and wrong ones cost only the guest that put them there.
  */
 #ifndef PARAPET_SEAL_IMAGE_H
 #define PARAPET_SEAL_IMAGE_H

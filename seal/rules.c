@@ -2,8 +2,6 @@
 #include "seal/code.h"
 #include "seal/rules.h"
 
-#define MARK_BYTES ((uint32_t)sizeof(code_trampoline_mark))
-
 /* An instruction of a site, and where the site is; its offset may lie outside the image. */
 struct spot {
 	const struct seal_image *image;
@@ -114,28 +112,17 @@ static struct seal_judgement judge(const struct spot *spot, const uint8_t *old, 
 	return denied;
 }
 
-/*
- * The trampoline of a static call has no record of its own: it is aligned to four bytes, and the mark
- * behind its five bytes is found nowhere else.
- */
-static bool find_trampoline(const struct seal_image *image, uint32_t offset, struct spot *spot)
+/* The trampoline of a static call has no record of its own: it is one of a row. */
+static bool find_trampoline(const struct seal_image *image, const struct seal_sites *sites,
+	uint32_t offset, struct spot *spot)
 {
-	for (uint32_t at = ALIGN_DOWN(offset, 4u); at + 4 >= offset && at + 5 > offset; at -= 4) {
-		uint8_t mark[MARK_BYTES];
+	uint32_t at = offset - (offset - sites->trampolines) % SEAL_TRAMPOLINE_BYTES;
 
-		if (!seal_image_is_text(image, at, 5 + MARK_BYTES)) {
-			return false;
-		}
-		seal_image_copy(image, at + 5, mark, MARK_BYTES);
-		if (code_is(mark, code_trampoline_mark, MARK_BYTES)) {
-			*spot = (struct spot){image, SEAL_TAIL, 5, at, 0};
-			return true;
-		}
-		if (at < 4) {
-			return false;
-		}
+	if (offset < sites->trampolines || offset >= sites->trampolines_end || offset - at >= 5) {
+		return false;
 	}
-	return false;
+	*spot = (struct spot){image, SEAL_TAIL, 5, at, 0};
+	return seal_image_is_text(image, at, 5);
 }
 
 static bool find_spot(const struct seal_image *image, const struct seal_sites *sites,
@@ -144,7 +131,7 @@ static bool find_spot(const struct seal_image *image, const struct seal_sites *s
 	const struct seal_site *site = seal_sites_at(sites, offset);
 
 	if (!site) {
-		return find_trampoline(image, offset, spot);
+		return find_trampoline(image, sites, offset, spot);
 	}
 	*spot = (struct spot){image, (enum seal_kind)site->kind,
 		seal_kind_bytes((enum seal_kind)site->kind), site->code, site->target};

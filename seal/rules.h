@@ -1,7 +1,8 @@
 /*
- * Which writes to sealed code are the kernel's own patching. A running kernel changes an instruction
- * in three steps, so that no processor ever executes half of it: INT3 in place of the first byte, then
- * the other bytes, then the first one. What is let through is exactly this, at recorded sites:
+ * Which writes to sealed code are the kernel's own patching. A running kernel changes an
+ * instruction in three steps, so that no processor ever executes half of it: INT3 in place of the
+ * first byte, then the other bytes, then the first one. What is let through is exactly this, at
+ * recorded sites:
  *
  * - INT3 over the first byte, with the other bytes as they were;
  * - behind an INT3, other bytes: of the site's two encodings, for a static key; any, where a branch
@@ -26,14 +27,14 @@ enum seal_verdict {
 struct seal_judgement {
 	enum seal_verdict verdict;
 	uint64_t outside; /* guest-virtual address, for SEAL_ASK_TRAMPOLINE */
-	/* Where the site's CALL led out of the image before the write that puts an INT3 on it, or 0. */
+	/* Where out of the image the CALL led that this write puts an INT3 on; else 0. */
 	uint64_t left;
 };
 
 /*
- * What to make of a write of `size` (1 to 8) bytes at `offset`, which the caller has checked to be in
- * the image. image->text and text_end are those of the sealed code. The caller sees to it that nobody
- * changes sealed code between this and the write.
+ * What to make of a write of `size` (1 to 8) bytes at `offset`, which the caller has checked to be
+ * in the image. image->text and text_end are those of the sealed code. The caller sees to it that
+ * nobody changes sealed code between this and the write.
  */
 struct seal_judgement seal_judge(const struct seal_image *image, const struct seal_sites *sites,
 	uint32_t offset, uint32_t size, uint64_t value);

@@ -27,7 +27,9 @@ uint32_t seal_kind_bytes(enum seal_kind kind)
 	return bytes[kind];
 }
 
-/* --- one record of each table ------------------------------------------------------------------ */
+/*
+ * --- one record of each table ------------------------------------------------------------------
+ */
 
 static int64_t relative(const struct seal_image *image, uint32_t at)
 {
@@ -113,11 +115,38 @@ static bool read_static_call(const struct seal_image *image, uint32_t at, struct
 	} else {
 		return false;
 	}
+
+	int64_t target = code_target(bytes, code, seal_kind_bytes(kind));
+
+	if (!leads_to_trampoline(image, target)) {
+		return false;
+	}
 	*site = (struct seal_site){.code = (uint32_t)code, .kind = kind};
-	return leads_to_trampoline(image, code_target(bytes, code, seal_kind_bytes(kind)));
+	site->target = (uint32_t)target & (SEAL_IMAGE_BYTES_MAX - 1);
+	return true;
 }
 
-/* --- tables ------------------------------------------------------------------------------------ */
+/*
+ * Static calls' trampolines, one after the other: all that there are is known now, because a mark
+ * may be written later (behind an INT3, for one).
+ */
+static void find_trampolines(struct seal_sites *sites, const struct seal_image *image, uint32_t one)
+{
+	uint32_t from = one, to = one + SEAL_TRAMPOLINE_BYTES;
+
+	while (leads_to_trampoline(image, (int64_t)from - SEAL_TRAMPOLINE_BYTES)) {
+		from -= SEAL_TRAMPOLINE_BYTES;
+	}
+	while (leads_to_trampoline(image, to)) {
+		to += SEAL_TRAMPOLINE_BYTES;
+	}
+	sites->trampolines = from;
+	sites->trampolines_end = to;
+}
+
+/*
+ * --- tables ------------------------------------------------------------------------------------
+ */
 
 struct table_form {
 	uint32_t bytes; /* of a record */
@@ -151,8 +180,8 @@ static uint32_t count_records(
 }
 
 /*
- * The table that reaches over `at`, where a record begins, back to its first one. That lies behind the
- * place that was probed before this one: there, it would have been found.
+ * The table that reaches over `at`, where a record begins, back to its first one. That lies behind
+ * the place that was probed before this one: there, it would have been found.
  */
 static struct table whole_table(
 	const struct seal_image *image, const struct table_form *form, uint32_t at)
@@ -221,7 +250,9 @@ static bool take_table(struct seal_sites *sites, const struct seal_image *image,
 	return true;
 }
 
-/* --- order ------------------------------------------------------------------------------------- */
+/*
+ * --- order -------------------------------------------------------------------------------------
+ */
 
 static void sift_down(struct seal_site *site, uint32_t root, uint32_t count)
 {
@@ -303,7 +334,9 @@ const struct seal_site *seal_sites_at(const struct seal_sites *sites, uint32_t o
 	return site ? site : search(sites->site, sites->entries, offset);
 }
 
-/* --- the function tracer ----------------------------------------------------------------------- */
+/*
+ * --- the function tracer -----------------------------------------------------------------------
+ */
 
 /* The CALL within reach of `at`, to something near; 0: none. */
 static uint32_t find_near_call(const struct seal_image *image, uint32_t at)
@@ -379,13 +412,25 @@ enum seal_find seal_sites_find(struct seal_sites *sites, const struct seal_image
 	if (!take_table(sites, image, &entry_table, find_table(image, &entry_table))) {
 		return SEAL_TOO_MANY;
 	}
-	/* Ascending when they were counted; the guest may have changed them before they were taken. */
+	/*
+	 * Ascending when they were counted; the guest may have changed them before they were
+	 * taken.
+	 */
 	sort_sites(sites->site, sites->count);
 	sites->entries = sites->count;
-	if (!take_table(sites, image, &jump_table, jumps) ||
-		!take_table(
-			sites, image, &static_call_table, find_table(image, &static_call_table)) ||
-		!find_tracers(sites, image)) {
+	if (!take_table(sites, image, &jump_table, jumps)) {
+		return SEAL_TOO_MANY;
+	}
+
+	uint32_t calls = sites->count;
+
+	if (!take_table(sites, image, &static_call_table, find_table(image, &static_call_table))) {
+		return SEAL_TOO_MANY;
+	}
+	if (sites->count > calls) {
+		find_trampolines(sites, image, sites->site[calls].target);
+	}
+	if (!find_tracers(sites, image)) {
 		return SEAL_TOO_MANY;
 	}
 	sort_sites(sites->site + sites->entries, sites->count - sites->entries);

@@ -6,7 +6,7 @@
  *   its own address; a NOP or a JMP at `code`.
  * - Function entries, __mcount_loc: ascending addresses of a CALL or a NOP.
  * - Static calls, .static_call_sites: struct static_call_site { s32 addr; s32 key; }, relative; a
- *   branch to a trampoline that ends in a mark.
+ *   branch to a trampoline that ends in a mark. All trampolines lie side by side.
  * - The two CALLs in the kernel's function-tracing entries, behind what function entries call.
  */
 #ifndef PARAPET_SEAL_SITES_H
@@ -29,7 +29,8 @@ enum seal_kind {
 
 struct seal_site {
 	uint32_t code; /* offset of the instruction */
-	uint32_t target : 29; /* offset that a SEAL_JUMP leads to, else 0 */
+	/* Offset: where a SEAL_JUMP leads, or a static call did at first; else 0. */
+	uint32_t target : 29;
 	uint32_t kind : 3; /* enum seal_kind */
 };
 
@@ -43,6 +44,8 @@ struct seal_tracer {
 
 #define SEAL_TRACERS_MAX 2
 
+#define SEAL_TRAMPOLINE_BYTES 8 /* of a static call: a branch of five bytes and the mark */
+
 struct seal_sites {
 	struct seal_site *site; /* the caller's memory */
 	uint32_t room;
@@ -50,6 +53,8 @@ struct seal_sites {
 	uint32_t count; /* the others behind them, ascending */
 	struct seal_tracer tracer[SEAL_TRACERS_MAX];
 	uint32_t tracers;
+	uint32_t trampolines; /* of static calls: [trampolines, trampolines_end) */
+	uint32_t trampolines_end;
 };
 
 enum seal_find {

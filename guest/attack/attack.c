@@ -3,8 +3,8 @@
  * kernel's code and read-only data, past the protection of the kernel's own page tables, on every
  * processor. It says of each attempt whether it landed, and undoes what did.
  *
- * Ways: "alias", a second, writable mapping of the page; "wp", at its own address with CR0.WP clear;
- * "table", at its own address with the page-table entry changed to writable.
+ * Ways: "alias", a second, writable mapping of the page; "wp", at its own address with CR0.WP
+ * clear; "table", at its own address with the page-table entry changed to writable.
  */
 #include <linux/jump_label.h>
 #include <linux/mm.h>

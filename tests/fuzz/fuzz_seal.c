@@ -1,8 +1,8 @@
 /*
  * libFuzzer target: a hostile kernel image through the finder of patch sites, then hostile writes
- * through the rules, and a hostile page through the check of trampolines. Besides what the sanitizers
- * see: what is let through stays within the sealed code and leaves an INT3 or what was there before
- * the INT3's end; a site that is found lies in the image.
+ * through the rules, and a hostile page through the check of trampolines. Besides what the
+ * sanitizers see: what is let through stays within the sealed code and leaves an INT3 or what was
+ * there before the INT3's end; a site that is found lies in the image.
  */
 #include <stdint.h>
 #include <stdlib.h>
@@ -65,7 +65,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	size_t changes = size / 2 / CHANGE, at = 0;
 	uint32_t call;
 
-	/* A good kernel, changed here and there before it is looked at: by itself, chance makes none. */
+	/*
+	 * A good kernel, changed here and there before it is looked at: by itself, chance makes
+	 * none.
+	 */
 	kernel_make(&kernel);
 	for (size_t i = 0; i < changes; i++, at += CHANGE) {
 		uint16_t offset;

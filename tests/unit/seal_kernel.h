@@ -168,7 +168,7 @@ static inline void kernel_make(struct kernel *kernel)
 
 static inline enum seal_find kernel_find(struct kernel *kernel)
 {
-	kernel->sites.count = kernel->sites.entries = kernel->sites.tracers = 0;
+	kernel->sites = (struct seal_sites){.site = kernel->site, .room = kernel->sites.room};
 	return seal_sites_find(&kernel->sites, &kernel->image);
 }
 

@@ -204,6 +204,24 @@ static void test_static_call_trampolines(void **state)
 	}
 }
 
+/*
+ * A trampoline's mark that the attacker has made, behind an INT3, makes no trampoline of what is
+ * there.
+ */
+static void test_forged_mark(void **state)
+{
+	uint8_t tail[4] = {0x0f, 0xb9, 0xcc, 0x90}, to[5];
+
+	(void)state;
+	allow(FUNCTION(9), &int3, 1);
+	allow(FUNCTION(9) + 1, tail, 4);
+	branch_bytes(to, FUNCTION(9) - 4, CODE_JMP, KERNEL_BASE + 0x4321);
+	deny(FUNCTION(9) - 4, &int3, 1);
+	deny(FUNCTION(9) - 4, to, 4);
+	deny(TRAMPOLINE(0) - 8, &int3, 1);
+	deny(TRAMPOLINE(CALLS), &int3, 1);
+}
+
 static void test_function_entries(void **state)
 {
 	uint8_t to[5], away[5], nop[5];
@@ -250,7 +268,9 @@ static void test_tracer_calls(void **state)
 	deny(TRACER + 20, nop, 1);
 }
 
-/* --- at random --------------------------------------------------------------------------------- */
+/*
+ * --- at random ---------------------------------------------------------------------------------
+ */
 
 static uint64_t random_state = 0x9E3779B97F4A7C15ull;
 
@@ -341,9 +361,11 @@ static uint64_t random_value(uint32_t at, uint32_t size)
 						     : (uint8_t)random_next();
 	}
 	if (size >= 4 && random_next() % 2) {
+		static const uint8_t mark[4] = {0x0f, 0xb9, 0xcc, 0x90};
 		uint32_t displacement = (uint32_t)(random_next() % TEXT_END - at);
+		const uint8_t *tails[] = {&code_nop5[1], (uint8_t *)&displacement, mark};
 
-		memcpy(bytes, random_next() % 2 ? &code_nop5[1] : (uint8_t *)&displacement, 4);
+		memcpy(bytes, tails[random_next() % ARRAY_SIZE(tails)], 4);
 	}
 	memcpy(&value, bytes, 8);
 	return size < 8 ? value & ((1ull << (8 * size)) - 1) : value;
@@ -384,7 +406,9 @@ static void test_random_writes(void **state)
 	assert_true(asked > 100);
 }
 
-/* --- copies of the tracer ---------------------------------------------------------------------- */
+/*
+ * --- copies of the tracer ----------------------------------------------------------------------
+ */
 
 static uint8_t copy[PAGE_SIZE];
 
@@ -520,6 +544,7 @@ int main(void)
 		cmocka_unit_test_setup(test_elsewhere, setup),
 		cmocka_unit_test_setup(test_static_calls, setup),
 		cmocka_unit_test_setup(test_static_call_trampolines, setup),
+		cmocka_unit_test_setup(test_forged_mark, setup),
 		cmocka_unit_test_setup(test_function_entries, setup),
 		cmocka_unit_test_setup(test_tracer_calls, setup),
 		cmocka_unit_test_setup(test_random_writes, setup),

@@ -40,7 +40,9 @@ static void expect_all(void)
 	for (uint32_t i = 0; i < JUMPS; i++)
 		expect_site(JUMP(i), jump_kind(i), jump_target(i));
 	for (uint32_t i = 0; i < CALLS; i++)
-		expect_site(CALL(i), call_kind(i), 0);
+		expect_site(CALL(i), call_kind(i), TRAMPOLINE(i));
+	assert_int_equal(kernel.sites.trampolines, TRAMPOLINE(0));
+	assert_int_equal(kernel.sites.trampolines_end, TRAMPOLINE(CALLS));
 	expect_site(TRACER + 20, SEAL_TRACER, 0);
 	expect_site(REGS + 30, SEAL_TRACER, 0);
 }
