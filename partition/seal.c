@@ -184,9 +184,9 @@ static void trim(struct run_of_pages *run)
 
 static bool add_page(struct layout *layout, uint32_t from, uint32_t to, bool execute)
 {
-	struct run_of_pages *last = &layout->run[layout->runs - 1];
+	struct run_of_pages *last = layout->runs ? &layout->run[layout->runs - 1] : NULL;
 
-	if (layout->runs && last->to == from && last->execute == execute) {
+	if (last && last->to == from && last->execute == execute) {
 		last->to = to;
 		return true;
 	}
