@@ -53,7 +53,7 @@ LISTS := $(B)/sources.list
 
 include $(filter %/module.mk,$(RULES))
 
-ROOMS := arch bench boot core guest hv include partition platform tests tools verify
+ROOMS := arch bench boot core guest hv include partition platform seal tests tools verify
 FILES := $(sort $(foreach room,$(ROOMS),$(wildcard $(room)/*.[chS] $(room)/*/*.[chS] \
 	$(room)/*/*/*.[chS])))
 ifneq ($(filter-out clean help format,$(or $(MAKECMDGOALS),all)),)

@@ -2,7 +2,7 @@
 
 CORE_SRCS := $(filter core/%,$(PORTABLE_SRCS)) \
 	$(wildcard arch/x86/*.c boot/core/*.c hv/*.c partition/*.c platform/svm/*.c) \
-	$(wildcard boot/handover/*.c boot/load/*.c arch/x86/insn/*.c)
+	$(wildcard boot/handover/*.c boot/load/*.c arch/x86/insn/*.c seal/*.c)
 CORE_ASM  := $(wildcard arch/x86/*.S boot/core/*.S platform/svm/*.S)
 CORE_OBJS := $(sort $(CORE_SRCS:%.c=$(B)/core/%.o) $(CORE_ASM:%.S=$(B)/core/%.S.o))
 

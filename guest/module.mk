@@ -51,6 +51,24 @@ $(GUEST)/stress-ng.img: scripts/fetch-stress-ng $(GUEST)/demo/mkcpio
 
 guest-kernels: $(GUEST)/stress-ng.img
 
+# The attacker's module, for both kernels, and its script, likewise.
+$(GUEST)/attack/attack-6.12.ko: $(GUEST)/vmlinuz
+$(GUEST)/attack/attack-6.1.ko: $(GUEST)/vmlinuz-6.1
+$(GUEST)/attack/attack-%.ko: scripts/build-module guest/attack/attack.c guest/attack/Kbuild
+	$(call say,KBUILD,$@)
+	$(Q)scripts/build-module $(filter $(GUEST)/vmlinuz%,$^) guest/attack $@
+
+$(GUEST)/attack.img: guest/attack/initrd.list guest/attack/protect $(GUEST)/demo/mkcpio \
+		$(GUEST)/attack/attack-6.12.ko $(GUEST)/attack/attack-6.1.ko
+	$(call say,CPIO,$@)
+	$(Q)sed -e 's|@BUILD@|$(GUEST)/attack|' -e 's|@SOURCE@|guest/attack|' $< | \
+		$(GUEST)/demo/mkcpio > $@.cpio
+	$(Q)gzip -n -9 < $@.cpio > $@.tmp
+	$(Q)rm $@.cpio
+	$(Q)mv $@.tmp $@
+
+guest-kernels: $(GUEST)/attack.img
+
 # --- test kernels: guest/testkernel/NAME.c, one file each, linked with the library beside them ----
 TK_SRCS  := $(wildcard guest/testkernel/*.c)
 TK_LIB   := $(wildcard guest/testkernel/lib/*.c guest/testkernel/lib/*.S)

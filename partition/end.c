@@ -13,6 +13,7 @@
 #include "hv/hv_vsm.h"
 #include "partition/end.h"
 #include "partition/policy.h"
+#include "partition/seal.h"
 
 #define STOP_WAIT_MS	 1000
 #define LISTENER_WAIT_US 5000000
@@ -107,6 +108,7 @@ void end_guest(struct vp *vp, enum block_end reason, uint32_t code)
 	}
 	trace_write(&vp->trace, asm_rdtsc(), TRACE_GUEST_END, reason, code);
 	stop_others(partition, vp);
+	seal_report();
 	finish_machine(partition, reason, code);
 }
 

@@ -157,6 +157,14 @@ enum walk_status guest_translate(
 	return guest_walk(vp, vp->active_vtl, &registers, address, access, true, result);
 }
 
+enum walk_status guest_look_up(struct vp *vp, gva_t address, struct walk_result *result)
+{
+	struct walk_registers registers;
+
+	guest_walk_registers(vp, VTL0, &registers);
+	return guest_walk(vp, VTL0, &registers, address, 0, false, result);
+}
+
 enum insn_mode guest_mode(const struct vp_system_state *state, uint64_t rflags)
 {
 	if (!(state->cr0 & CR0_PE) || (rflags & RFLAGS_VM)) {

@@ -42,6 +42,12 @@ uint32_t guest_walk_registers(struct vp *vp, enum vtl vtl, struct walk_registers
 enum walk_status guest_walk(struct vp *vp, enum vtl vtl, const struct walk_registers *registers,
 	gva_t address, uint32_t access, bool mark, struct walk_result *result);
 
+/*
+ * What the guest's tables say about a page to its kernel's reads, whoever runs now: nothing is marked
+ * in them, and nothing is to be accessed through the answer.
+ */
+enum walk_status guest_look_up(struct vp *vp, gva_t address, struct walk_result *result);
+
 /* The mode and the bytes of the instruction at RIP; fewer than 15 if a page ends and the next is not there. */
 enum insn_mode guest_mode(const struct vp_system_state *state, uint64_t rflags);
 size_t guest_fetch(struct vp *vp, uint8_t bytes[INSN_BYTES_MAX], enum insn_mode *mode);

@@ -7,6 +7,7 @@
 #include "partition/exits.h"
 #include "partition/guest_access.h"
 #include "partition/policy.h"
+#include "partition/seal.h"
 
 #define PORT_KBD_DATA	 0x60
 #define PORT_KBD_COMMAND 0x64
@@ -208,6 +209,10 @@ static bool string_element(struct vp *vp, const struct insn *insn)
 		? guest_ram(vp, walk.gpa, size, in ? ACCESS_WRITE : ACCESS_READ)
 		: NULL;
 
+	if (in && status == WALK_OK && seal_owns(walk.gpa)) {
+		exit_deny_permission(vp, walk.gpa, ACCESS_WRITE);
+		return false;
+	}
 	if (!memory || walk.gpa.value % PAGE_SIZE + size > PAGE_SIZE) {
 		vp_inject_exception(vp, VECTOR_GP, true, 0);
 		return false;

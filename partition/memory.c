@@ -1,12 +1,14 @@
 /*
- * Exits of memory accesses: the few trapped pages are emulated, everything else that is closed reads as
- * all ones and swallows writes, as addresses do where the machine has nothing. The address that came
- * with the exit is not used: the instruction is decoded and its operands are walked anew.
+ * Exits of memory accesses: the few trapped pages are emulated, everything else that is closed
+ * reads as all ones and swallows writes, as addresses do where the machine has nothing. The
+ * address that came with the exit is not used: the instruction is decoded and its operands are
+ * walked anew.
  */
 #include "arch/x86/registers.h"
 #include "partition/exits.h"
 #include "partition/guest_access.h"
 #include "partition/policy.h"
+#include "partition/seal.h"
 #include "partition/vtl.h"
 #include "partition/vtl_apic.h"
 #include "partition/wakeup.h"
@@ -18,8 +20,8 @@ struct access {
 	gva_t address;
 	uint32_t error;
 	/*
-	 * What this instruction has read of the mailbox's page, if it has: a write of the same bytes
-	 * must find them unchanged.
+	 * What this instruction has read of the mailbox's page, if it has: a write of the same
+	 * bytes must find them unchanged.
 	 */
 	gpa_t seen_gpa;
 	uint32_t seen_size;
@@ -192,11 +194,29 @@ static bool access_read(void *arg, gva_t address, unsigned int size, uint64_t *v
 	return true;
 }
 
+/* A sealed page: the kernel's own patching goes through, at once and whole. */
+static bool write_sealed(
+	struct access *access, gpa_t low, gpa_t high, uint32_t size, uint64_t value)
+{
+	switch (seal_write(access->vp, low, high, size, value)) {
+	case SEAL_WRITTEN:
+		return true;
+	case SEAL_AGAIN:
+		access->status = WALK_CHANGED;
+		return false;
+	case SEAL_REFUSED:
+		break;
+	}
+	access->denied = ACCESS_WRITE;
+	access->denied_gpa = seal_owns(low) ? low : high;
+	return false;
+}
+
 static bool access_write(void *arg, gva_t address, unsigned int size, uint64_t value)
 {
 	struct access *access = arg;
 	uint32_t first = bytes_in_page(address, size);
-	gpa_t low, high;
+	gpa_t low, high = GPA(0);
 
 	/* Both pages are translated before anything is written: a fault has no effect. */
 	if (!access_translate(access, address, WALK_WRITE, &low)) {
@@ -205,6 +225,13 @@ static bool access_write(void *arg, gva_t address, unsigned int size, uint64_t v
 	if (first < size &&
 		!access_translate(access, GVA(address.value + first), WALK_WRITE, &high)) {
 		return false;
+	}
+	if (seal_owns(low) || (first < size && seal_owns(high))) {
+		if (!write_sealed(access, low, high, size, value)) {
+			return false;
+		}
+		note_access(access, REGS_WRITE, address, size);
+		return true;
 	}
 	/* And may be written. */
 	if (first < size && !guest_ram(access->vp, high, size - first, ACCESS_WRITE) &&
@@ -221,6 +248,24 @@ static bool access_write(void *arg, gva_t address, unsigned int size, uint64_t v
 	}
 	note_access(access, REGS_WRITE, address, size);
 	return true;
+}
+
+static void count_denied(struct vp *vp)
+{
+	gpa_t gpa = vp->exit.memory.gpa;
+
+	if (seal_owns(gpa)) {
+		seal_deny(vp, gpa);
+	} else {
+		vp_deny(vp, COUNTER_DENIED_MEMORY, gpa.value);
+	}
+}
+
+/* An instruction that is not carried out, on memory that it may not use or that is not there. */
+static void refuse(struct vp *vp)
+{
+	count_denied(vp);
+	vp_inject_exception(vp, VECTOR_GP, true, 0);
 }
 
 static void report_fault(struct access *access)
@@ -282,15 +327,19 @@ static void emulate(struct vp *vp, const struct insn *insn)
 	case INSN_UNSUPPORTED:
 		break;
 	}
-	if (insn->op == INSN_VECTOR) {
+	if (insn->op == INSN_VECTOR && !seal_owns(vp->exit.memory.gpa)) {
 		/* A vector store to nowhere is swallowed; a load leaves its register alone. */
 		vp_deny(vp, COUNTER_DENIED_MEMORY, vp->exit.memory.gpa.value);
 		vp->exit.next_rip = registers->rip + insn->length;
 		vp_skip_instruction(vp);
 		return;
 	}
-	vp_deny(vp, COUNTER_DENIED_MEMORY, vp->exit.memory.gpa.value);
-	vp_inject_exception(vp, VECTOR_GP, true, 0);
+	refuse(vp);
+}
+
+static bool is_sealed_write(const struct vp_exit *exit)
+{
+	return exit->memory.write && !exit->memory.walk && seal_owns(exit->memory.gpa);
 }
 
 void exit_handle_memory(struct vp *vp)
@@ -299,12 +348,19 @@ void exit_handle_memory(struct vp *vp)
 	enum insn_mode mode;
 	struct insn insn;
 
-	if (permission_looks_different(vp) || permission_is_denied(vp)) {
+	if (permission_looks_different(vp)) {
+		return;
+	}
+	/* The sealed kernel may patch itself: that write is looked at below. */
+	if (!is_sealed_write(&vp->exit) && permission_is_denied(vp)) {
 		return;
 	}
 	if (vp->exit.delivering) {
-		/* The guest's stack or descriptor tables are where nothing is: beyond help. */
-		vp_deny(vp, COUNTER_DENIED_MEMORY, vp->exit.memory.gpa.value);
+		/*
+		 * The guest's stack or descriptor tables are where nothing is, or sealed: beyond
+		 * help.
+		 */
+		count_denied(vp);
 		end_guest(vp, BLOCK_END_TRIPLE_FAULT, 0);
 	}
 	if (vp->exit.memory.execute && vp->active_vtl == VTL0 &&
@@ -326,8 +382,7 @@ void exit_handle_memory(struct vp *vp)
 			/* VTL1 has taken the code away: VTL0 runs into that by itself. */
 			return;
 		}
-		vp_deny(vp, COUNTER_DENIED_MEMORY, vp->exit.memory.gpa.value);
-		vp_inject_exception(vp, VECTOR_GP, true, 0);
+		refuse(vp);
 		return;
 	}
 	emulate(vp, &insn);

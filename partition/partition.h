@@ -119,6 +119,7 @@ struct partition_options {
 	bool interrupt_exits; /* external interrupts come to VTL2 first */
 	bool vsm; /* the guest may bring a secure kernel */
 	bool mailbox;
+	bool protect_kernel; /* seal a Linux guest's code and read-only data: seal.h */
 	enum test_fault test_fault;
 	uint32_t exit_port; /* isa-debug-exit; 0: none */
 	struct {

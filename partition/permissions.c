@@ -8,6 +8,7 @@
 #include "partition/exits.h"
 #include "partition/guest_access.h"
 #include "partition/policy.h"
+#include "partition/seal.h"
 #include "partition/vtl.h"
 
 void partition_map(struct partition *partition, gpa_t base, uint64_t bytes, uint32_t access)
@@ -64,12 +65,20 @@ bool permission_is_denied(struct vp *vp)
 
 void exit_deny_permission(struct vp *vp, gpa_t gpa, uint32_t access)
 {
-	vp_count_event(vp, COUNTER_PROTECT_DENIED);
-	if (vtl_hears_of_intercepts(vp)) {
-		vtl_intercept_memory(vp, gpa, access, false, GVA(0));
-		return;
+	if (seal_owns(gpa)) {
+		seal_deny(vp, gpa);
+	} else {
+		vp_count_event(vp, COUNTER_PROTECT_DENIED);
+		if (vtl_hears_of_intercepts(vp)) {
+			vtl_intercept_memory(vp, gpa, access, false, GVA(0));
+			return;
+		}
+		vp_deny(vp, COUNTER_DENIED_MEMORY, gpa.value);
 	}
-	vp_deny(vp, COUNTER_DENIED_MEMORY, gpa.value);
+	/*
+	 * Not by a page fault: the guest's tables allow the access, so its kernel would take that for
+	 * a stale translation, mend nothing, and execute the instruction again, for ever.
+	 */
 	if (access & ACCESS_EXECUTE) {
 		vp_inject_exception(vp, VECTOR_UD, false, 0);
 	} else {

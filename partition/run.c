@@ -13,6 +13,7 @@
 #include "partition/guest_access.h"
 #include "partition/halt.h"
 #include "partition/policy.h"
+#include "partition/seal.h"
 #include "partition/vtl.h"
 #include "partition/wakeup.h"
 
@@ -409,6 +410,7 @@ void vp_run(struct vp *vp)
 			halt_wait(vp);
 		} else if (enter(vp)) {
 			vp->block->counter[vp->exit.kind]++;
+			seal_look(vp);
 			handle_exit(vp);
 		}
 	}

@@ -112,6 +112,8 @@ char *qemu_args_paravisor_options(const struct run_options *options)
 		return NULL;
 	fprintf(out, "ap-start=%s tlb-flush=%s", run_ap_start_name(options->ap_start),
 		run_tlb_flush_name(options->tlb_flush));
+	if (options->protect == RUN_PROTECT_KERNEL)
+		fputs(" protect=kernel", out);
 	if (options->vp_stride != 1)
 		fprintf(out, " vp-stride=%x", options->vp_stride);
 	for (size_t i = 0; i < options->allow_io_count; i++)

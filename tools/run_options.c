@@ -17,6 +17,7 @@ enum option_id {
 	OPTION_ACCEL,
 	OPTION_AP_START,
 	OPTION_TLB_FLUSH,
+	OPTION_PROTECT,
 	OPTION_INTERRUPT_EXITS,
 	OPTION_VP_STRIDE,
 	OPTION_VSM,
@@ -39,6 +40,7 @@ static const struct option run_long_options[] = {
 	{"accel", required_argument, NULL, OPTION_ACCEL},
 	{"ap-start", required_argument, NULL, OPTION_AP_START},
 	{"tlb-flush", required_argument, NULL, OPTION_TLB_FLUSH},
+	{"protect", required_argument, NULL, OPTION_PROTECT},
 	{"vp-stride", required_argument, NULL, OPTION_VP_STRIDE},
 	{"interrupt-exits", no_argument, NULL, OPTION_INTERRUPT_EXITS},
 	{"vsm", no_argument, NULL, OPTION_VSM},
@@ -227,6 +229,11 @@ static bool parse_option(
 				error, "--tlb-flush %s: must be auto, hypercall or ipi", value);
 		options->tlb_flush = (enum run_tlb_flush)index;
 		return true;
+	case OPTION_PROTECT:
+		if (strcmp(value, "kernel") != 0)
+			return tool_error_set(error, "--protect %s: must be kernel", value);
+		options->protect = RUN_PROTECT_KERNEL;
+		return true;
 	case OPTION_VP_STRIDE:
 		return parse_vp_stride(value, options, error);
 	case OPTION_INTERRUPT_EXITS:
@@ -337,6 +344,9 @@ bool run_options_parse(
 	options->qemu_arguments = arguments + optind;
 	options->qemu_argument_count = (size_t)(count - optind);
 
+	if (options->protect && options->no_paravisor)
+		return tool_error_set(error,
+			"--protect kernel is what Parapet does: it cannot go with --no-paravisor");
 	if (options->stats && options->trace && strcmp(options->stats, options->trace) == 0)
 		return tool_error_set(
 			error, "--stats and --trace name the same file %s", options->stats);

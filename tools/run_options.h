@@ -35,6 +35,11 @@ enum run_tlb_flush {
 	RUN_TLB_FLUSH_IPI,
 };
 
+enum run_protect {
+	RUN_PROTECT_NOTHING,
+	RUN_PROTECT_KERNEL,
+};
+
 #define RUN_AP_START_DEFAULT  RUN_AP_START_MAILBOX
 #define RUN_TLB_FLUSH_DEFAULT RUN_TLB_FLUSH_AUTO
 
@@ -48,6 +53,7 @@ struct run_options {
 	enum run_accel accel;
 	enum run_ap_start ap_start;
 	enum run_tlb_flush tlb_flush;
+	enum run_protect protect;
 	unsigned vp_stride; /* between the VP indexes that the guest sees; 1 unless testing */
 	bool no_paravisor;
 	bool verbose;

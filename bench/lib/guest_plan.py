@@ -5,11 +5,13 @@ from .guest_run import GuestRun, RunError
 
 APPEND = "console=ttyS0 panic=-1"
 BARE, SIPI, MAILBOX, DEFAULT = "bare", "sipi", "mailbox", "default"
+SEALED = "sealed"
 VARIANT_ARGUMENTS = {
     BARE: ["--no-paravisor"],
     SIPI: ["--ap-start", "sipi"],
     MAILBOX: ["--ap-start", "mailbox"],
     DEFAULT: [],
+    SEALED: ["--protect", "kernel"],
 }
 PARTS = ("costs", "boot", "work", "parked")
 BOOT_CPUS = (1, 2, 4, 8)
@@ -46,7 +48,7 @@ class Plan:
             if "work" in self.parts:
                 for cpus in WORK_CPUS:
                     for workload in ("cpu", "fork"):
-                        for variant in (BARE, DEFAULT):
+                        for variant in (BARE, DEFAULT, SEALED):
                             yield number, "work", variant, cpus, workload
             if "parked" in self.parts and number <= PARKED_ROUNDS:
                 for variant in (BARE, SIPI, MAILBOX):

@@ -3,7 +3,7 @@ with their price. Reads records only; runs nothing and formats nothing.
 """
 import statistics
 
-from .guest_plan import BARE, BOOT_CPUS, DEFAULT, MAILBOX, SIPI, WORK_CPUS
+from .guest_plan import BARE, BOOT_CPUS, DEFAULT, MAILBOX, SEALED, SIPI, WORK_CPUS
 from .spread import ratios, spread
 
 # The kinds of exit, and which of exitcost's figures stand for the price of one (their mean): the
@@ -59,9 +59,13 @@ def _work(records):
     result = {}
     for workload in ("cpu", "fork"):
         for cpus in WORK_CPUS:
-            found = _compared(records, lambda r: r["work_us"], (DEFAULT,), part="work", cpus=cpus,
-                              workload=workload)
+            wanted = {"part": "work", "cpus": cpus, "workload": workload}
+            found = _compared(records, lambda r: r["work_us"], (DEFAULT, SEALED), **wanted)
             if found:
+                if SEALED in found:
+                    found[SEALED]["default_ratio"] = spread(ratios(
+                        records.by_round(lambda r: r["work_us"], variant=SEALED, **wanted),
+                        records.by_round(lambda r: r["work_us"], variant=DEFAULT, **wanted)))
                 result[f"{workload} {cpus}"] = found
     return result
 

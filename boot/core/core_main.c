@@ -18,6 +18,7 @@
 #include "boot/load/acpi.h"
 #include "partition/end.h"
 #include "partition/policy.h"
+#include "partition/seal.h"
 #include "partition/vtl.h"
 #include "partition/wakeup.h"
 #include "platform/svm/svm.h"
@@ -527,6 +528,7 @@ void core_main(const void *tree)
 	bool mailbox = give_mailbox(&wakeup_pages);
 
 	open_machine(mailbox ? &wakeup_pages : NULL);
+	seal_init(&partition);
 	if (mailbox) {
 		wakeup_protect(&partition, &wakeup_pages);
 	}

@@ -82,6 +82,10 @@ static bool parse_word(const char *word, size_t length, struct partition_options
 		options->vsm = word[5] == 'n';
 		return true;
 	}
+	if (word_is(word, length, "protect=kernel")) {
+		options->protect_kernel = true;
+		return true;
+	}
 	if (word_is(word, length, "ap-start=mailbox") || word_is(word, length, "ap-start=sipi")) {
 		options->mailbox = word[9] == 'm';
 		return true;

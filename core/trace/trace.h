@@ -74,6 +74,7 @@ enum trace_denied {
 	TRACE_DENIED_PCI,
 	TRACE_DENIED_INTERRUPT,
 	TRACE_DENIED_INSTRUCTION,
+	TRACE_DENIED_SEALED, /* COUNTER_PROTECT_DENIED: a write to the sealed kernel */
 };
 
 /*

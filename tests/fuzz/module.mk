@@ -8,11 +8,13 @@ FUZZ_CFLAGS  := -std=c11 -O1 -g -Wall -Wextra -Werror -D_GNU_SOURCE \
 	-Iinclude -I. -MMD -MP
 
 # tests/fuzz/fuzz_NAME.c, and what it reads with.
-FUZZ_NAMES   := load insn
+FUZZ_NAMES   := load insn seal
 FUZZ_load    := $(wildcard boot/load/*.c)
 FUZZ_insn    := $(wildcard arch/x86/insn/*.c)
+FUZZ_seal    := $(wildcard seal/*.c)
 FUZZ_MAX_load := 8192
 FUZZ_MAX_insn := 512
+FUZZ_MAX_seal := 1024
 
 FUZZ_objects = $(patsubst %.c,$(B)/fuzz/obj/%.o,tests/fuzz/fuzz_$(1).c $(FUZZ_$(1)))
 FUZZ_OBJS := $(foreach name,$(FUZZ_NAMES),$(call FUZZ_objects,$(name)))
@@ -24,6 +26,7 @@ $(B)/fuzz/obj/%.o: %.c $(RULES)
 
 $(B)/fuzz/fuzz_load: $(call FUZZ_objects,load)
 $(B)/fuzz/fuzz_insn: $(call FUZZ_objects,insn)
+$(B)/fuzz/fuzz_seal: $(call FUZZ_objects,seal)
 $(B)/fuzz/fuzz_%: $(LISTS)
 	$(call say,LD,$@)
 	$(Q)$(FUZZ_CC) $(FUZZ_CFLAGS) $(filter %.o,$^) -o $@

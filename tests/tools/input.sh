@@ -4,7 +4,7 @@
 cd "$(dirname "$0")/../.." || exit 1
 # shellcheck source=tests/tools/common.inc
 . tests/tools/common.inc
-plan 52
+plan 55
 
 K="--kernel $WORK/linux"
 FAKE_SCRIPT="early-exit 3" # must never be reached
@@ -33,6 +33,9 @@ bad "only" --platform tdx
 bad "auto, tcg or kvm" --accel fast
 bad "mailbox or sipi" --ap-start init
 bad "auto, hypercall or ipi" --tlb-flush never
+bad "must be kernel" --protect everything
+bad "must be kernel" --protect ""
+bad "cannot go with --no-paravisor" --protect kernel --no-paravisor
 bad "1 to 64" --vp-stride 0
 bad "1 to 64" --vp-stride 65
 bad "FIRST-LAST" --allow-io xyz

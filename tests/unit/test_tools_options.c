@@ -40,6 +40,7 @@ static void test_defaults(void **state)
 	assert_int_equal(options.vp_stride, 1);
 	assert_false(options.vsm);
 	assert_int_equal(options.accel, RUN_ACCEL_AUTO);
+	assert_int_equal(options.protect, RUN_PROTECT_NOTHING);
 	assert_null(options.kernel);
 	assert_null(options.append);
 	assert_int_equal(options.timeout_ms, 0);
@@ -73,6 +74,21 @@ static void test_all(void **state)
 	assert_int_equal(options.qemu_argument_count, 2);
 	assert_string_equal(options.qemu_arguments[0], "-device");
 	assert_string_equal(options.qemu_arguments[1], "--cpus");
+}
+
+static void test_protect(void **state)
+{
+	struct run_options options;
+	struct tool_error error;
+
+	(void)state;
+	assert_true(PARSE(&options, "--protect", "kernel"));
+	assert_int_equal(options.protect, RUN_PROTECT_KERNEL);
+	assert_false(PARSE(&options, "--protect", "kernels"));
+	assert_string_equal(error.text, "--protect kernels: must be kernel");
+	assert_false(PARSE(&options, "--protect"));
+	assert_false(PARSE(&options, "--protect", "kernel", "--no-paravisor"));
+	assert_false(PARSE(&options, "--no-paravisor", "--protect", "kernel"));
 }
 
 static void test_refused(void **state)
@@ -283,6 +299,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_defaults),
 		cmocka_unit_test(test_all),
+		cmocka_unit_test(test_protect),
 		cmocka_unit_test(test_refused),
 		cmocka_unit_test(test_many_ranges),
 		cmocka_unit_test(test_linux),
