@@ -4,7 +4,8 @@
  * monitor while the machine is stopped), so it works even when Parapet itself hangs.
  *
  * Layout: struct block_header at the block's base, then `vps` structs block_vp at vp_offset,
- * block_vp_bytes apart, then `vps` trace rings at trace_offset, trace_ring_bytes apart.
+ * block_vp_bytes apart, then `vps` trace rings at trace_offset, trace_ring_bytes apart, then
+ * `regions` structs block_region at region_offset.
  * All fields are little-endian; offsets count from the block's base.
  */
 #ifndef PARAPET_BLOCK_H
@@ -110,6 +111,8 @@ struct block_header {
 	uint64_t ap_last_online_tsc;
 	uint64_t text_bytes; /* of Parapet's image */
 	uint64_t memory_bytes; /* that Parapet keeps for itself */
+	uint64_t region_offset;
+	uint64_t regions; /* structs block_region there */
 };
 
 /* One VP's, written by that VP only (no locks, no shared lines). */
@@ -122,8 +125,41 @@ struct block_vp {
 	uint64_t padding[5];
 };
 
-_Static_assert(sizeof(struct block_header) == 168, "read by tools built apart from the image");
+_Static_assert(sizeof(struct block_header) == 184, "read by tools built apart from the image");
 _Static_assert(sizeof(struct block_vp) % 64 == 0, "no VP shares a cache line with another");
+
+/* How far a change of permissions has come, for block_region.state. */
+enum block_region_state {
+	BLOCK_REGION_FREE = 0, /* the record is not used */
+	BLOCK_REGION_STABLE, /* nobody has more than new_access */
+	BLOCK_REGION_CHANGING, /* being checked and written: old_access or new_access */
+	BLOCK_REGION_FLUSHING, /* written: somebody may still have old_access, the shootdown runs */
+	BLOCK_REGION_DEFERRED, /* written: old_access lingers until the next exit of each VP */
+	BLOCK_REGION_STATES,
+};
+
+/*
+ * A change of permissions. There are `regions` of them; those that are not stable are kept, of the
+ * others the latest ones.
+ */
+struct block_region {
+	uint64_t base; /* guest-physical */
+	uint64_t bytes;
+	uint64_t transaction; /* in the order of commits; 0: never used */
+	uint64_t ticket; /* deferred: which of its target's deferred changes */
+	uint32_t vp; /* who asked */
+	uint8_t by; /* its VTL */
+	uint8_t target; /* the VTL whose permissions these are */
+	uint8_t reason; /* enum protect_reason, core/protect/protect.h */
+	uint8_t state; /* enum block_region_state */
+	uint8_t old_access; /* ACCESS_ bits, of types.h; every bit that a page of it had */
+	uint8_t new_access;
+	uint8_t mixed; /* the pages had different permissions before */
+	uint8_t hull; /* several ranges of one transaction, and what lies between them */
+	uint8_t padding[20];
+};
+
+_Static_assert(sizeof(struct block_region) == 64, "read by tools built apart from the image");
 
 /*
  * One trace record. The ring's word 0 of its first 64 bytes is the count of records ever written

@@ -70,13 +70,6 @@ struct vp_exit {
 	};
 };
 
-/* What may be done to guest-physical memory, as bits. */
-#define ACCESS_NONE    0u
-#define ACCESS_READ    1u
-#define ACCESS_WRITE   2u
-#define ACCESS_EXECUTE 4u
-#define ACCESS_ALL     7u
-
 struct vp_segment {
 	uint16_t selector;
 	uint16_t attributes; /* as a descriptor's bits 40-47 and 52-55, packed to 12 bits */

@@ -44,6 +44,15 @@ enum vtl {
 	VTL2 = 2,
 };
 
+/* What a lower VTL may do with guest-physical memory, as bits. */
+#define ACCESS_NONE	      0u
+#define ACCESS_READ	      1u
+#define ACCESS_WRITE	      2u
+#define ACCESS_EXECUTE_KERNEL 4u
+#define ACCESS_EXECUTE_USER   8u
+#define ACCESS_EXECUTE	      (ACCESS_EXECUTE_KERNEL | ACCESS_EXECUTE_USER)
+#define ACCESS_ALL	      (ACCESS_READ | ACCESS_WRITE | ACCESS_EXECUTE)
+
 #define VP_COUNT_MAX 64 /* xAPIC ids are eight bits wide, and a VP's memory is set aside at start */
 
 #define ARRAY_SIZE(a)	 (sizeof(a) / sizeof((a)[0]))
