@@ -1,9 +1,9 @@
 # The machine of threads: for the unit tests, under ThreadSanitizer, and for hours.
 
 SIM_SRCS := $(sort $(filter-out %/sim_main.c,$(wildcard platform/sim/*.c)))
-SIM_CORE := $(sort $(foreach room,vpset run flush tlblock,$(wildcard core/$(room)/*.c)))
+SIM_CORE := $(sort $(foreach room,vpset run flush tlblock protect trace,$(wildcard core/$(room)/*.c)))
 SIM_UNIT_OBJS := $(SIM_SRCS:%.c=$(B)/unit/obj/%.o)
-SIM_CFLAGS := $(filter-out -MMD -MP,$(HOST_CFLAGS)) -pthread
+SIM_CFLAGS := $(filter-out -MMD -MP,$(HOST_CFLAGS)) -pthread -DPARAPET_SIM
 SIM_DEPS := $(SIM_SRCS) $(SIM_CORE) platform/sim/sim_main.c $(RULES) \
 	$(wildcard platform/sim/*.h core/*.h core/*/*.h include/parapet/*.h)
 

@@ -9,6 +9,7 @@
 
 #define STUCK_MS     2000
 #define REPORT_BYTES (64 * 1024)
+#define PROGRESS_NS  10000000000ull
 
 static const char *const event_names[] = {
 	"enters VTL",
@@ -26,6 +27,12 @@ static const char *const event_names[] = {
 	"kicks VP",
 	"idles",
 	"STALE ACCESS with version",
+	"begins transaction, by * 16 + target, flags << 8",
+	"adds range: address + access",
+	"commit has returned, status",
+	"has synced, status",
+	"faults at",
+	"FORBIDDEN ACCESS: address + access",
 };
 
 static uint64_t now_ns(void)
@@ -109,6 +116,7 @@ static struct sim *sim_make(const struct sim_config *config)
 	flush_init(&sim->flush, sim->flush_vps, &sim->run, &sim->tlblock, 16);
 	for (uint32_t vtl = 0; vtl < FLUSH_LOWER_VTLS; vtl++)
 		sim_table_init(&sim->table[vtl]);
+	sim->permissions = config->permissions;
 	sim->map = (struct vpset_map){sim->vp_of_index, config->vps, config->vps};
 	for (uint32_t i = 0; i < config->vps; i++) {
 		sim->vp_of_index[i] = (uint16_t)i;
@@ -116,15 +124,26 @@ static struct sim *sim_make(const struct sim_config *config)
 		sim->vp[i].id = i;
 		sim->vp[i].random = (config->seed + 1) * 0x9e3779b97f4a7c15ull + i * 2654435761ull;
 	}
+	sim_protect_init(sim);
 	return sim;
 }
 
-/* Until time is up, somebody fails, or a VP makes no progress for long. */
-static void sim_watch(struct sim *sim, uint32_t milliseconds)
+static uint64_t sim_flips(const struct sim *sim)
+{
+	uint64_t flips = 0;
+
+	for (uint32_t i = 0; i < sim->run.vp_count; i++)
+		flips += atomic_u64_load(&sim->vp[i].flips, memory_order_relaxed);
+	return flips;
+}
+
+/* Until time is up, there have been enough flips, somebody fails, or a VP makes no progress. */
+static void sim_watch(struct sim *sim, const struct sim_config *config)
 {
 	uint64_t start = now_ns();
 	uint64_t seen[SIM_VPS_MAX] = {0};
 	uint64_t since[SIM_VPS_MAX];
+	uint64_t told = start;
 
 	for (uint32_t i = 0; i < SIM_VPS_MAX; i++)
 		since[i] = start;
@@ -144,8 +163,13 @@ static void sim_watch(struct sim *sim, uint32_t milliseconds)
 			if (now - since[i] > STUCK_MS * 1000000ull)
 				sim_fail(sim, "a VP waits for ever");
 		}
-		if (now - start > milliseconds * 1000000ull)
+		if (config->flips ? sim_flips(sim) >= config->flips
+				  : now - start > config->milliseconds * 1000000ull)
 			atomic_u32_store(&sim->stop, 1, memory_order_release);
+		if (config->progress && now - told > PROGRESS_NS) {
+			told = now;
+			config->progress(sim_flips(sim), config->flips, (now - start) / 1000000);
+		}
 	}
 }
 
@@ -168,7 +192,7 @@ void sim_run(const struct sim_config *config, struct sim_result *result)
 		if (pthread_create(&sim->vp[i].thread, NULL, sim_vp_main, &sim->vp[i]) != 0)
 			abort();
 	}
-	sim_watch(sim, config->milliseconds);
+	sim_watch(sim, config);
 	for (uint32_t i = 0; i < config->vps; i++) {
 		struct sim_vp *vp = &sim->vp[i];
 
@@ -187,7 +211,14 @@ void sim_run(const struct sim_config *config, struct sim_result *result)
 		result->withdrawn += vp->withdrawn;
 		result->kicks += vp->kicks;
 		result->requests += vp->requests;
+		result->faults += vp->faults;
+		result->spurious += vp->spurious;
+		result->refused += vp->refused;
+		result->transactions += vp->counter[COUNTER_PROTECT_TRANSACTIONS];
+		result->shootdowns += vp->counter[COUNTER_PROTECT_SHOOTDOWNS];
+		result->deferred += vp->counter[COUNTER_PROTECT_DEFERRED];
 	}
+	result->flips = sim_flips(sim);
 	result->failure = sim->failure;
 	if (sim->failure)
 		result->report = sim_report(sim);

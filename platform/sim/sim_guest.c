@@ -31,7 +31,8 @@ static void sim_judge(struct sim_vp *vp, uint64_t oldest, uint64_t entry)
 	sim_fail(vp->sim, "an access through a translation whose flush had returned");
 }
 
-static void sim_access(struct sim_vp *vp, enum vtl vtl, struct sim_place place)
+/* False: it has faulted. */
+static bool sim_access(struct sim_vp *vp, enum vtl vtl, struct sim_place place)
 {
 	uint64_t oldest = sim_table_oldest(&vp->sim->table[vtl], place);
 	const struct sim_tlb_entry *found = sim_tlb_find(&vp->tlb[vtl], place);
@@ -44,6 +45,7 @@ static void sim_access(struct sim_vp *vp, enum vtl vtl, struct sim_place place)
 		found = sim_tlb_find(&vp->tlb[vtl], place);
 	}
 	sim_judge(vp, oldest, found->translation.entry);
+	return !vp->sim->permissions || sim_protect_touch(vp, vtl, place);
 }
 
 /* Accesses memory until kicked or done; may halt at the end, which only a kick (or the end) ends.
@@ -54,11 +56,22 @@ static void sim_guest_run(struct sim_vp *vp, enum vtl vtl)
 	struct sim_place favourite = sim_hot_place(vp, sim_random(vp, vp->sim->run.vp_count));
 	/* A guest that never leaves of its own. VP 0 does, and kicks the others with its flushes.
 	 */
+	struct sim_place place = favourite;
 	bool forever = vp->id != 0 && sim_random(vp, 64) == 0;
 
 	vp->kick_delay = 0;
 	while (forever || accesses-- != 0) {
-		sim_access(vp, vtl, sim_random(vp, 4) ? favourite : sim_random_place(vp));
+		uint32_t where = sim_random(vp, 8);
+
+		/* The favourite, pages next to it (by pointers to tables kept), anything. */
+		if (where < 2)
+			place = sim_random_place(vp);
+		else if (where < 4)
+			place.page = sim_random(vp, SIM_PAGES);
+		else
+			place = favourite;
+		if (!sim_access(vp, vtl, place))
+			return;
 		if (sim_kick_arrives(vp) || sim_stopping(vp))
 			return;
 	}
@@ -107,6 +120,8 @@ static void sim_emulate(struct sim_vp *vp, enum vtl vtl)
 	translation = sim_table_walk(&sim->table[vtl], place);
 	for (uint32_t uses = 1 + sim_random(vp, 100); uses; uses--)
 		sim_judge(vp, sim_table_oldest(&sim->table[vtl], place), translation.entry);
+	if (sim->permissions)
+		sim_protect_emulate(vp, vtl, place);
 }
 
 /* The guest changes an entry that it owns and asks for the flush of what it was. */
@@ -183,6 +198,12 @@ void *sim_vp_main(void *argument)
 			continue;
 		sim_guest_run(vp, vtl);
 		sim_exit(vp, vtl);
+		if (vp->faulted)
+			sim_protect_fault(vp, vtl);
+		if (sim->permissions && sim_random(vp, 2)) {
+			sim_protect_change(vp, vtl);
+			continue;
+		}
 		what = sim_random(vp, 8);
 		if (what < 3) {
 			sim_flush(vp, vtl);

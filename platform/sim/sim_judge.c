@@ -47,7 +47,7 @@ static void judge_defer(struct sim_judge *judge, struct sim_judged *page, uint64
 }
 
 bool sim_judge_end(struct sim_judge *judge, struct sim_judged *page, enum sim_change how,
-	uint32_t access, uint32_t (*truth)(void *argument), void *argument)
+	uint32_t access, uint32_t (*truth)(void *argument), void *argument, bool *flipped)
 {
 	uint64_t old = atomic_u64_load(&page->word, memory_order_seq_cst);
 	uint64_t settled;
@@ -70,6 +70,7 @@ bool sim_judge_end(struct sim_judge *judge, struct sim_judged *page, enum sim_ch
 			atomic_u64_store(&page->late, 0, memory_order_seq_cst);
 		if (last)
 			may = settled;
+		*flipped = settled != (old >> SETTLED_SHIFT & BITS);
 	} while (!atomic_u64_compare_exchange(&page->word, &old,
 		(judge_word(old, may, settled) - COUNT_ONE) &
 			~((old & COUNT_MASK) == COUNT_ONE ? MIXED : 0),
@@ -114,10 +115,8 @@ bool sim_judge_allows(const struct sim_judged *page, const struct sim_look *look
 		atomic_u64_load(&page->word, memory_order_seq_cst) != look->word;
 }
 
-uint32_t sim_judge_settled(const struct sim_judged *page, bool *quiet)
+bool sim_judge_must(const struct sim_judged *page, const struct sim_look *look, uint32_t access)
 {
-	uint64_t word = atomic_u64_load(&page->word, memory_order_seq_cst);
-
-	*quiet = !(word & COUNT_MASK);
-	return (uint32_t)(word >> SETTLED_SHIFT & BITS);
+	return !(look->word & COUNT_MASK) && look->word >> SETTLED_SHIFT & access &&
+		atomic_u64_load(&page->word, memory_order_seq_cst) == look->word;
 }

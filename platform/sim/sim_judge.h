@@ -48,9 +48,10 @@ void sim_judge_begin(struct sim_judged *page, uint32_t access);
 /*
  * It has returned. Where several changes of the page overlapped, nobody knows which came last: the last
  * to return calls `truth` for what the tables say, and fails (false) if none of them asked for that.
+ * *flipped: the page's permission is another one than before.
  */
 bool sim_judge_end(struct sim_judge *judge, struct sim_judged *page, enum sim_change how,
-	uint32_t access, uint32_t (*truth)(void *argument), void *argument);
+	uint32_t access, uint32_t (*truth)(void *argument), void *argument, bool *flipped);
 
 /* The time, for a VP that is about to enter and for whoever is about to call for a sync. */
 uint64_t sim_judge_now(const struct sim_judge *judge);
@@ -68,7 +69,7 @@ struct sim_look sim_judge_look(const struct sim_judge *judge, const struct sim_j
 bool sim_judge_allows(const struct sim_judged *page, const struct sim_look *look, uint32_t access,
 	uint64_t entered);
 
-/* The settled permission; *quiet: no change is under way and none has been late since the look. */
-uint32_t sim_judge_settled(const struct sim_judged *page, bool *quiet);
+/* A refusal of kind `access`: true if it was allowed all the time since the look. */
+bool sim_judge_must(const struct sim_judged *page, const struct sim_look *look, uint32_t access);
 
 #endif

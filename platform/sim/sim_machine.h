@@ -8,11 +8,17 @@
 #include <pthread.h>
 
 #include "core/flush/flush.h"
+#include "core/protect/protect.h"
 #include "platform/sim/sim.h"
+#include "platform/sim/sim_judge.h"
+#include "platform/sim/sim_npt.h"
 #include "platform/sim/sim_table.h"
 #include "platform/sim/sim_tlb.h"
 
-#define SIM_EVENTS 64
+#define SIM_EVENTS    64
+#define SIM_NPT_PAGES 24 /* nearly as many as there are when all that can be split is */
+#define SIM_PINS      16
+#define SIM_RANGES    8 /* in a transaction */
 
 enum sim_event_kind {
 	EVENT_ENTER,
@@ -30,6 +36,12 @@ enum sim_event_kind {
 	EVENT_KICK,
 	EVENT_IDLE,
 	EVENT_STALE,
+	EVENT_TRANSACTION,
+	EVENT_RANGE_TO,
+	EVENT_COMMITTED,
+	EVENT_SYNC,
+	EVENT_FAULT,
+	EVENT_FORBIDDEN,
 };
 
 struct sim_event {
@@ -48,12 +60,24 @@ struct sim_vp {
 	pthread_t thread;
 	uint64_t random;
 	struct sim_tlb tlb[FLUSH_LOWER_VTLS];
+	struct sim_nested nested[FLUSH_LOWER_VTLS];
+	uint64_t entered; /* the judge's time when this stay began */
+	bool faulted; /* and it has ended with a fault, of: */
+	struct sim_place fault_place;
+	uint32_t fault_access;
+	struct protect_transaction transaction;
+	struct protect_range range[SIM_RANGES]; /* of the transaction */
+	uint32_t range_count;
+	uint64_t flips_made;
+	struct atomic_u64 flips; /* permissions of watched pages changed; written by the VP only */
+	uint64_t counter[COUNTER_COUNT];
 	uint32_t kick_delay; /* accesses until a kick that is pending is taken */
 	uint64_t alive; /* what the watchdog looks at, through `progress` */
 	struct atomic_u64 progress;
 	struct sim_event event[SIM_EVENTS];
 	uint64_t events;
 	uint64_t accesses, stays, flushes, suspended, withdrawn, kicks, requests;
+	uint64_t faults, spurious, refused;
 };
 
 struct sim {
@@ -67,11 +91,25 @@ struct sim {
 	uint16_t vp_of_index[SIM_VPS_MAX];
 	struct vpset_map map;
 	struct sim_table table[FLUSH_LOWER_VTLS]; /* each lower VTL has its own */
+	/* Permissions: the engine, what it writes, who judges. */
+	bool permissions;
+	struct protect protect;
+	struct protect_vp protect_vps[SIM_VPS_MAX];
+	struct block_region regions[PROTECT_REGIONS(SIM_VPS_MAX)];
+	struct protect_pinned pins[SIM_PINS];
+	struct sim_npt npt[FLUSH_LOWER_VTLS];
+	struct sim_npt_pool pool;
+	struct sim_npt_page pages[SIM_NPT_PAGES];
+	struct sim_judge judge;
+	struct sim_judged judged[FLUSH_LOWER_VTLS][SIM_GIGS][SIM_REGIONS][SIM_PAGES];
+	struct atomic_u64 pinned; /* odd: the page that is pinned now and then is pinned */
 	struct sim_vp vp[SIM_VPS_MAX];
 	struct atomic_u32 stop;
 	struct atomic_u32 failed;
 	const char *failure;
 };
+
+_Static_assert(SIM_NPT_GIGS >= SIM_GIGS, "the second stage maps what guests' tables reach");
 
 /* A random number below `below`, of the VP's own sequence. */
 static inline uint32_t sim_random(struct sim_vp *vp, uint32_t below)
@@ -115,6 +153,24 @@ bool sim_enter(struct sim_vp *vp, enum vtl vtl);
 
 /* `vtl`, which asked for something, is suspended on this VP: idles until the last holder wakes it. */
 void sim_wait_for_holders(struct sim_vp *vp, enum vtl vtl);
+
+/* --- permissions, sim_protect.c ------------------------------------------------------------------
+ */
+
+/* Before any VP runs: everything is allowed to VTL0 and VTL1. */
+void sim_protect_init(struct sim *sim);
+
+/* The guest uses a page in one way, chosen at random. False: it has faulted and must exit. */
+bool sim_protect_touch(struct sim_vp *vp, enum vtl vtl, struct sim_place place);
+
+/* After an exit: VTL2 looks again at what the guest has faulted on. */
+void sim_protect_fault(struct sim_vp *vp, enum vtl vtl);
+
+/* VTL2 carries out accesses for the guest, under the TLB lock, which it keeps. */
+void sim_protect_emulate(struct sim_vp *vp, enum vtl vtl, struct sim_place place);
+
+/* VTL2, or VTL1 through it if that is what the VP has left, changes permissions, pins, syncs. */
+void sim_protect_change(struct sim_vp *vp, enum vtl left);
 
 /* --- what runs on it, sim_guest.c ----------------------------------------------------------------
  */

@@ -8,79 +8,48 @@ static uint64_t base_of(gpa_t gpa, uint32_t page_bits)
 	return gpa.value >> page_bits << page_bits;
 }
 
-static uint64_t nested_load(const struct atomic_u64 *entry)
-{
-	/* Acquire: a processor cannot read a table before the pointer to it. */
-	return atomic_u64_load(entry, memory_order_acquire);
-}
-
-/* The pointer that the processor has to the table that maps 1 << page_bits bytes, if it has one. */
-static bool cached_table(const struct sim_nested *nested, gpa_t gpa, uint32_t page_bits,
-	uint32_t *page, uint64_t *life)
+/* The pointer that the processor keeps to the table that maps 1 << page_bits bytes; 0: none. */
+static uint64_t kept_table(const struct sim_nested *nested, gpa_t gpa, uint32_t page_bits)
 {
 	for (uint32_t i = 0; i < SIM_NESTED_TABLES; i++) {
 		if (nested->table[i].valid && nested->table[i].page_bits == page_bits &&
-			nested->table[i].base == base_of(gpa, page_bits)) {
-			*page = nested->table[i].page;
-			*life = nested->table[i].life;
-			return true;
-		}
+			nested->table[i].base == base_of(gpa, page_bits))
+			return nested->table[i].pointer;
 	}
-	return false;
+	return 0;
 }
 
-static void keep_table(
-	struct sim_nested *nested, gpa_t gpa, uint32_t page_bits, uint32_t page, uint64_t life)
+static void keep_table(struct sim_nested *nested, gpa_t gpa, uint32_t page_bits, uint64_t pointer)
 {
 	uint32_t i = nested->next_table++ % SIM_NESTED_TABLES;
 
 	nested->table[i].valid = true;
 	nested->table[i].page_bits = page_bits;
 	nested->table[i].base = base_of(gpa, page_bits);
-	nested->table[i].page = page;
-	nested->table[i].life = life;
-}
-
-/* The entry for the address in the table that maps 1 << page_bits bytes around it. */
-static uint64_t read_entry(const struct sim_npt *npt, gpa_t gpa, uint32_t page_bits, uint32_t page,
-	uint64_t life, bool *freed)
-{
-	uint64_t index = gpa.value >> (page_bits - 9) & (SIM_NPT_ENTRIES - 1);
-	uint64_t entry = nested_load(&npt->pool->page[page].entry[index]);
-
-	*freed |= !(life & 1) || nested_load(&npt->pool->life[page]) != life;
-	return entry;
+	nested->table[i].pointer = pointer;
 }
 
 static uint32_t nested_walk(struct sim_nested *nested, const struct sim_npt *npt, gpa_t gpa,
 	uint32_t *page_bits, bool *freed)
 {
-	uint64_t entry = SIM_NPT_TABLE;
-	uint64_t life;
-	uint32_t page;
+	uint64_t entry = kept_table(nested, gpa, 21);
 
-	*page_bits = 21;
-	if (!cached_table(nested, gpa, 21, &page, &life)) {
-		*page_bits = 30;
-		if (!cached_table(nested, gpa, 30, &page, &life)) {
-			entry = nested_load(&npt->gig[gpa.value >> 30]);
-			page = (uint32_t)(entry >> SIM_NPT_SHIFT);
-			if (entry & SIM_NPT_TABLE) {
-				life = nested_load(&npt->pool->life[page]);
-				keep_table(nested, gpa, 30, page, life);
-			}
-		}
+	*page_bits = entry ? 21 : 30;
+	if (!entry)
+		entry = kept_table(nested, gpa, 30);
+	if (!entry) {
+		/* Acquire: as sim_npt_read. */
+		entry = atomic_u64_load(&npt->gig[gpa.value >> 30], memory_order_acquire);
+		if (entry & SIM_NPT_TABLE)
+			keep_table(nested, gpa, 30, entry);
 	}
 	while (entry & SIM_NPT_TABLE) {
-		entry = read_entry(npt, gpa, *page_bits, page, life, freed);
+		entry = sim_npt_read(npt->pool, entry, gpa, *page_bits, freed);
 		if (*freed)
-			return 0;
+			return ACCESS_NONE;
 		*page_bits -= 9;
-		page = (uint32_t)(entry >> SIM_NPT_SHIFT);
-		if (entry & SIM_NPT_TABLE) {
-			life = nested_load(&npt->pool->life[page]);
-			keep_table(nested, gpa, *page_bits, page, life);
-		}
+		if (entry & SIM_NPT_TABLE)
+			keep_table(nested, gpa, *page_bits, entry);
 	}
 	return (uint32_t)(entry & ACCESS_ALL);
 }
@@ -99,8 +68,8 @@ uint32_t sim_nested_access(
 	}
 	access = nested_walk(nested, npt, gpa, &page_bits, freed);
 	/* What is not present is not kept. */
-	if (access == 0)
-		return 0;
+	if (access == ACCESS_NONE)
+		return ACCESS_NONE;
 	i = nested->next_entry++ % SIM_NESTED_ENTRIES;
 	nested->entry[i].valid = true;
 	nested->entry[i].page_bits = page_bits;

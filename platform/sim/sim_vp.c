@@ -3,6 +3,17 @@
 
 #include <sched.h>
 
+#ifdef PARAPET_SIM
+void atomic_relax(void)
+{
+	static _Thread_local uint32_t looks;
+
+	if (++looks % 64 == 0)
+		sched_yield();
+	__builtin_ia32_pause();
+}
+#endif
+
 void sim_kick(void *platform, vp_id_t target)
 {
 	struct sim *sim = platform;
@@ -71,6 +82,7 @@ bool sim_enter(struct sim_vp *vp, enum vtl vtl)
 	sim_note(vp, EVENT_UNLOCK, 0);
 	sim_wait_for_holders(vp, vtl);
 	sim_hold_off_kicks(vp);
+	vp->entered = sim_judge_now(&sim->judge);
 	run_enter_begin(&sim->run, vp->id, vtl);
 	full = flush_drain(&sim->flush, vp->id, vtl, &sink);
 	if (run_requests_pending(&sim->run, vp->id) || sim_random(vp, 64) == 0) {
@@ -83,6 +95,8 @@ bool sim_enter(struct sim_vp *vp, enum vtl vtl)
 	if (full) {
 		sim_note(vp, EVENT_FULL, full);
 		sim_tlb_invalidate_full(&vp->tlb[vtl], full);
+		if (full & FLUSH_FULL_ALL)
+			sim_nested_flush(&vp->nested[vtl]);
 	}
 	flush_entered(&sim->flush, vp->id, vtl);
 	sim_note(vp, EVENT_ENTER, vtl);
