@@ -103,6 +103,18 @@ enum flush_result flush_request(
 	return FLUSH_DONE;
 }
 
+void flush_request_lazily(
+	struct flush *flush, vp_id_t initiator, const struct flush_request *request)
+{
+	flush_post(flush, initiator, request);
+	/*
+	 * F10, pairs with R1: the request is before it, the look of an entry that begins later
+	 * after R1. Without it such an entry may still miss the request, and so may the next one:
+	 * there is no bound.
+	 */
+	atomic_fence(memory_order_seq_cst);
+}
+
 uint32_t flush_drain(struct flush *flush, vp_id_t vp, enum vtl vtl, const struct flush_sink *sink)
 {
 	struct flush_queue *queue = &flush->vps[vp].queue[vtl];

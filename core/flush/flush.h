@@ -132,6 +132,14 @@ enum flush_result flush_request(
 	struct flush *flush, vp_id_t initiator, const struct flush_request *request);
 
 /*
+ * The same without kicks and waits: a VP of the set that is in the VTL now may use the old
+ * translations until it next leaves it. Every entry that begins after this has returned carries the
+ * request out.
+ */
+void flush_request_lazily(
+	struct flush *flush, vp_id_t initiator, const struct flush_request *request);
+
+/*
  * Own VP, after run_enter_begin(vtl): carries out what is in the queue. Ranges go to `sink` at once
  * (NULL: the platform has no such thing). The answer is what the entry itself must invalidate,
  * FLUSH_FULL_* bits, 0 for nothing; it stays so until flush_entered, however often an entry is

@@ -107,18 +107,21 @@ struct protect_transaction {
 	struct protect_range range[PROTECT_RANGES_MAX]; /* in order, touching ones merged */
 };
 
+/* A shootdown that has still to see TLB locks released. Under the record lock. */
+struct protect_pending {
+	bool on;
+	uint64_t transaction; /* regions up to this one are stable with it */
+	uint64_t ticket[PROTECT_TARGETS]; /* deferred changes up to these are over with it */
+	struct protect_pages pages; /* free with it */
+};
+
 /* One VP. Memory of the embedder's, zeroed, one for each VP. */
 struct protect_vp {
 	/* Locks that this VP holds: the latest one's rank. The VP's own. */
 	_Alignas(CACHE_LINE_BYTES) struct protect_held held;
 	uint64_t *counter; /* block_vp.counter, or NULL */
 	struct trace_ring *trace; /* or NULL */
-	/* A shootdown that waits for TLB locks (by, target): under the record lock. */
-	bool suspended;
-	enum vtl by;
-	enum vtl target;
-	uint64_t ticket; /* deferred changes up to this one are over with it */
-	struct protect_pages pages; /* free when it is over */
+	struct protect_pending pending[TLBLOCK_CALLERS]; /* by the VTL that asked */
 };
 
 /* What the lazy ways of one target leave for the next shootdown. Under the record lock. */
@@ -130,11 +133,12 @@ struct protect_lazy {
 
 struct protect {
 	struct protect_vp *vps;
-	struct run *run;
 	struct flush *flush;
 	struct vpset_map every_vp; /* all VPs by their own numbers */
 	const struct protect_ops *ops;
 	void *platform;
+	uint64_t (*now)(void);
+	void (*broken)(const char *what);
 	uint32_t targets; /* VTLs 0 to targets - 1 */
 	const struct protect_span *ram;
 	uint32_t ram_count;
@@ -147,11 +151,14 @@ struct protect {
 	struct block_region *region; /* shown to the outside */
 	uint32_t region_count;
 	uint32_t region_hand; /* where the search for an old record goes on */
-	uint32_t regions_busy; /* of them not stable */
+	uint32_t regions_busy; /* of them changing, flushing or deferred */
+	uint32_t regions_deferred;
+	uint32_t pending_count;
 	uint64_t transactions;
 	struct protect_lazy lazy[PROTECT_TARGETS];
-	struct protect_pinned *pin; /* in order of base */
+	struct protect_pinned *pin;
 	uint32_t pin_count;
+	uint32_t pin_reserved; /* by transactions under way */
 	uint32_t pin_room;
 };
 
@@ -161,10 +168,10 @@ struct protect_config {
 	struct flush *flush;
 	const struct protect_ops *ops;
 	void *platform; /* handed to the operations */
+	uint64_t (*now)(void); /* time stamps of the trace; NULL: there is no clock */
+	/* The engine has found itself broken (locks out of order); must not return. */
+	void (*broken)(const char *what);
 	uint32_t targets; /* 1: VTL0 alone, 2: VTL1 too */
-	/* What permissions can be changed of once VPs run; may be filled in until then. */
-	const struct protect_span *ram;
-	uint32_t ram_count;
 	struct block_region *region; /* zeroed */
 	uint32_t region_count; /* PROTECT_REGIONS(VPs) at least */
 	struct protect_pinned *pin;
@@ -178,7 +185,10 @@ struct protect_config {
 /* Before any VP runs. */
 void protect_init(struct protect *protect, const struct protect_config *config);
 
-/* The guest's RAM, known late in the start: before any VP runs. The array stays the caller's. */
+/*
+ * Memory that permissions can be changed of while VPs run, the guest's RAM; none before this. Before
+ * any VP runs. The array stays the caller's.
+ */
 void protect_set_ram(struct protect *protect, const struct protect_span *ram, uint32_t count);
 
 /* Where a VP counts (COUNTER_PROTECT_*) and traces; either may be NULL. Before it runs. */

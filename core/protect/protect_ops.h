@@ -63,10 +63,6 @@ struct protect_ops {
 		void *platform, struct protect_pages first, struct protect_pages second);
 	/* No processor walks these pages any more: they are free. */
 	void (*release)(void *platform, struct protect_pages pages);
-	/* A time stamp for the trace; NULL: there is no clock. */
-	uint64_t (*now)(void *platform);
-	/* The core has found itself broken (locks out of order): does not return. */
-	void (*broken)(void *platform, const char *what);
 };
 
 #endif

@@ -138,6 +138,10 @@ static const struct trace_event_info trace_events[TRACE_EVENT_COUNT] = {
 		"transaction", "entries"},
 	[TRACE_PROTECT_END] = {"protect done", "protect", TRACE_PHASE_END,
 		"protect", "transaction", "status"},
+	[TRACE_PROTECT_RANGE] = {"permissions changed", "protect", TRACE_PHASE_INSTANT, NULL,
+		"address_new", "bytes_old"},
+	[TRACE_PROTECT_SYNC] = {"protect sync", "protect", TRACE_PHASE_INSTANT, NULL,
+		"target", "by"},
 };
 /* clang-format on */
 

@@ -60,6 +60,9 @@ enum trace_event {
 	TRACE_PROTECT_COMMIT, /* transaction, entries written */
 	TRACE_PROTECT_END, /* transaction, status */
 
+	TRACE_PROTECT_RANGE, /* address and new access, bytes and old access (in bits 11:0) */
+	TRACE_PROTECT_SYNC, /* deferred changes are ended: VTL whose, VTL that asked */
+
 	TRACE_EVENT_COUNT
 };
 
