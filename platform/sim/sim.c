@@ -7,7 +7,7 @@
 #include <string.h>
 #include <time.h>
 
-#define STUCK_MS     2000
+#define STUCK_MS     20000
 #define REPORT_BYTES (64 * 1024)
 #define PROGRESS_NS  10000000000ull
 

@@ -63,8 +63,8 @@ void sim_judge_synced(struct sim_judge *judge, uint64_t time);
 struct sim_look sim_judge_look(const struct sim_judge *judge, const struct sim_judged *page);
 
 /*
- * After an access of kind `access` (one bit) by a VP that entered at `entered`, UINT64_MAX for one in
- * VTL2: false if it was forbidden all the time.
+ * After an access of kind `access` (one bit) by a VP that entered at `entered` (in VTL2: that
+ * took the TLB lock then, or later): false if it was forbidden all the time.
  */
 bool sim_judge_allows(const struct sim_judged *page, const struct sim_look *look, uint32_t access,
 	uint64_t entered);

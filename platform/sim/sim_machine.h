@@ -15,10 +15,11 @@
 #include "platform/sim/sim_table.h"
 #include "platform/sim/sim_tlb.h"
 
-#define SIM_EVENTS    64
-#define SIM_NPT_PAGES 24 /* nearly as many as there are when all that can be split is */
-#define SIM_PINS      16
-#define SIM_RANGES    8 /* in a transaction */
+#define SIM_EVENTS 64
+#define SIM_NPT_PAGES                                                                              \
+	32 /* as many as there are when all that can be split is, but for quarantine */
+#define SIM_PINS   16
+#define SIM_RANGES 8 /* in a transaction */
 
 enum sim_event_kind {
 	EVENT_ENTER,

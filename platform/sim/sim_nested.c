@@ -32,22 +32,23 @@ static void keep_table(struct sim_nested *nested, gpa_t gpa, uint32_t page_bits,
 static uint32_t nested_walk(struct sim_nested *nested, const struct sim_npt *npt, gpa_t gpa,
 	uint32_t *page_bits, bool *freed)
 {
-	uint64_t entry = kept_table(nested, gpa, 21);
+	uint64_t entry = kept_table(nested, gpa, SIM_NPT_TOP_BITS - SIM_NPT_LEVEL_BITS);
 
-	*page_bits = entry ? 21 : 30;
+	*page_bits = entry ? SIM_NPT_TOP_BITS - SIM_NPT_LEVEL_BITS : SIM_NPT_TOP_BITS;
 	if (!entry)
-		entry = kept_table(nested, gpa, 30);
+		entry = kept_table(nested, gpa, SIM_NPT_TOP_BITS);
 	if (!entry) {
 		/* Acquire: as sim_npt_read. */
-		entry = atomic_u64_load(&npt->gig[gpa.value >> 30], memory_order_acquire);
+		entry = atomic_u64_load(
+			&npt->gig[gpa.value >> SIM_NPT_TOP_BITS], memory_order_acquire);
 		if (entry & SIM_NPT_TABLE)
-			keep_table(nested, gpa, 30, entry);
+			keep_table(nested, gpa, SIM_NPT_TOP_BITS, entry);
 	}
 	while (entry & SIM_NPT_TABLE) {
 		entry = sim_npt_read(npt->pool, entry, gpa, *page_bits, freed);
 		if (*freed)
 			return ACCESS_NONE;
-		*page_bits -= 9;
+		*page_bits -= SIM_NPT_LEVEL_BITS;
 		if (entry & SIM_NPT_TABLE)
 			keep_table(nested, gpa, *page_bits, entry);
 	}

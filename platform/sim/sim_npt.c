@@ -80,7 +80,7 @@ void sim_npt_release(struct sim_npt_pool *pool, struct protect_pages pages)
 	while (pages.first != 0) {
 		struct sim_npt_page *page = &pool->page[pages.first - 1];
 
-		pages.first = page->next;
+		pages.first = (uint32_t)page->next;
 		/* Release, pairs with npt_take. */
 		atomic_u64_fetch_add(&page->life, 1, memory_order_release);
 		npt_give_back(pool, 1);
@@ -110,12 +110,12 @@ static uint32_t npt_splits(struct sim_npt *npt, uint64_t entry, uint64_t base, u
 	if (!(entry & SIM_NPT_TABLE)) {
 		if ((entry & ACCESS_ALL) == range->access || is_inside(range, base, size))
 			return 0;
-		if (last[page_bits == 30] != base) {
-			last[page_bits == 30] = base;
+		if (last[page_bits == SIM_NPT_TOP_BITS] != base) {
+			last[page_bits == SIM_NPT_TOP_BITS] = base;
 			splits++;
 		}
 	}
-	if (page_bits == 21)
+	if (page_bits == SIM_NPT_TOP_BITS - SIM_NPT_LEVEL_BITS)
 		return splits;
 	for (uint64_t at = range->base > base ? range->base & ~(step - 1) : base;
 		at < end && at < base + size; at += step) {
@@ -123,7 +123,7 @@ static uint32_t npt_splits(struct sim_npt *npt, uint64_t entry, uint64_t base, u
 			? npt_load(sim_npt_entry(npt->pool, entry, GPA(at), page_bits))
 			: entry;
 
-		splits += npt_splits(npt, below, at, page_bits - 9, range, last);
+		splits += npt_splits(npt, below, at, page_bits - SIM_NPT_LEVEL_BITS, range, last);
 	}
 	return splits;
 }
@@ -136,10 +136,10 @@ bool sim_npt_prepare(struct sim_npt *npt, struct protect_batch *batch)
 	for (uint32_t i = 0; i < batch->count; i++) {
 		const struct protect_range *range = &batch->ranges[i];
 
-		for (uint64_t gig = range->base >> 30; gig << 30 < range->base + range->bytes;
-			gig++)
-			batch->reserved += npt_splits(
-				npt, npt_load(&npt->gig[gig]), gig << 30, 30, range, last);
+		for (uint64_t gig = range->base >> SIM_NPT_TOP_BITS;
+			gig << SIM_NPT_TOP_BITS < range->base + range->bytes; gig++)
+			batch->reserved += npt_splits(npt, npt_load(&npt->gig[gig]),
+				gig << SIM_NPT_TOP_BITS, SIM_NPT_TOP_BITS, range, last);
 	}
 	/* Relaxed: a count. */
 	if (atomic_u32_fetch_add(&npt->pool->used, batch->reserved, memory_order_relaxed) +
@@ -196,7 +196,7 @@ static void npt_set(struct sim_npt *npt, struct protect_batch *batch, struct pro
 	for (uint64_t at = range->base > base ? range->base & ~(step - 1) : base;
 		at < end && at < base + size; at += step)
 		npt_set(npt, batch, range, sim_npt_entry(npt->pool, old, GPA(at), page_bits), at,
-			page_bits - 9, first);
+			page_bits - SIM_NPT_LEVEL_BITS, first);
 }
 
 /* Leaves in place of tables whose entries are all the same leaf, where the range lies. */
@@ -215,9 +215,9 @@ static void npt_merge(struct sim_npt *npt, struct protect_batch *batch,
 	if (!(pointer & SIM_NPT_TABLE))
 		return;
 	for (uint64_t at = range->base > base ? range->base & ~(step - 1) : base;
-		page_bits > 21 && at < end && at < base + size; at += step)
+		page_bits == SIM_NPT_TOP_BITS && at < end && at < base + size; at += step)
 		npt_merge(npt, batch, range, sim_npt_entry(npt->pool, pointer, GPA(at), page_bits),
-			at, page_bits - 9);
+			at, page_bits - SIM_NPT_LEVEL_BITS);
 	page = npt_page(npt->pool, pointer);
 	leaf = npt_load(&page->entry[0]);
 	if (leaf & SIM_NPT_TABLE)
@@ -240,17 +240,19 @@ void sim_npt_write(struct sim_npt *npt, struct protect_batch *batch)
 
 		range->old = 0;
 		range->mixed = false;
-		for (uint64_t gig = range->base >> 30; gig << 30 < range->base + range->bytes;
-			gig++)
-			npt_set(npt, batch, range, &npt->gig[gig], gig << 30, 30, &first);
+		for (uint64_t gig = range->base >> SIM_NPT_TOP_BITS;
+			gig << SIM_NPT_TOP_BITS < range->base + range->bytes; gig++)
+			npt_set(npt, batch, range, &npt->gig[gig], gig << SIM_NPT_TOP_BITS,
+				SIM_NPT_TOP_BITS, &first);
 	}
 	/* Only now: merging one range's table could undo the split of the next one's. */
 	for (uint32_t i = 0; i < batch->count; i++) {
 		const struct protect_range *range = &batch->ranges[i];
 
-		for (uint64_t gig = range->base >> 30; gig << 30 < range->base + range->bytes;
-			gig++)
-			npt_merge(npt, batch, range, &npt->gig[gig], gig << 30, 30);
+		for (uint64_t gig = range->base >> SIM_NPT_TOP_BITS;
+			gig << SIM_NPT_TOP_BITS < range->base + range->bytes; gig++)
+			npt_merge(npt, batch, range, &npt->gig[gig], gig << SIM_NPT_TOP_BITS,
+				SIM_NPT_TOP_BITS);
 	}
 	npt_give_back(npt->pool, batch->reserved);
 	batch->reserved = 0;
@@ -273,9 +275,11 @@ uint64_t sim_npt_read(const struct sim_npt_pool *pool, uint64_t pointer, gpa_t g
 
 uint32_t sim_npt_access(const struct sim_npt *npt, gpa_t gpa, bool *freed)
 {
-	uint64_t entry = atomic_u64_load(&npt->gig[gpa.value >> 30], memory_order_acquire);
+	uint64_t entry =
+		atomic_u64_load(&npt->gig[gpa.value >> SIM_NPT_TOP_BITS], memory_order_acquire);
 
-	for (uint32_t page_bits = 30; entry & SIM_NPT_TABLE && !*freed; page_bits -= 9)
+	for (uint32_t page_bits = SIM_NPT_TOP_BITS; entry & SIM_NPT_TABLE && !*freed;
+		page_bits -= SIM_NPT_LEVEL_BITS)
 		entry = sim_npt_read(npt->pool, entry, gpa, page_bits, freed);
 	return (uint32_t)(entry & ACCESS_ALL);
 }

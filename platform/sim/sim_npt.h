@@ -12,8 +12,13 @@
 #include "core/protect/protect_ops.h"
 #include "parapet/types.h"
 
-#define SIM_NPT_ENTRIES 512
-#define SIM_NPT_GIGS	3
+/* The explorer has smaller tables, and with them smaller pages of the two upper sizes. */
+#ifndef SIM_NPT_LEVEL_BITS
+#define SIM_NPT_LEVEL_BITS 9
+#define SIM_NPT_GIGS	   3
+#endif
+#define SIM_NPT_ENTRIES	 (1u << SIM_NPT_LEVEL_BITS)
+#define SIM_NPT_TOP_BITS (PAGE_BITS + 2 * SIM_NPT_LEVEL_BITS)
 
 /*
  * An entry is a leaf with ACCESS_ bits, or the number of a table page and how often that page had
@@ -27,7 +32,7 @@
 struct sim_npt_page {
 	struct atomic_u64 entry[SIM_NPT_ENTRIES];
 	struct atomic_u64 life; /* turns: odd while it is a table */
-	uint32_t next; /* in a list of freed pages: number plus one */
+	uint64_t next; /* in a list of freed pages: number plus one */
 };
 
 struct sim_npt_pool {
@@ -56,7 +61,7 @@ struct sim_nested {
 	} entry[SIM_NESTED_ENTRIES];
 	struct {
 		bool valid;
-		uint32_t page_bits; /* of all that the table maps: 30 or 21 */
+		uint32_t page_bits; /* of all that the table maps */
 		uint64_t base;
 		uint64_t pointer; /* the entry that led to it */
 	} table[SIM_NESTED_TABLES];
@@ -101,7 +106,8 @@ static inline struct atomic_u64 *sim_npt_entry(
 	const struct sim_npt_pool *pool, uint64_t pointer, gpa_t gpa, uint32_t page_bits)
 {
 	return &pool->page[pointer >> SIM_NPT_PAGE_SHIFT & 0xffff]
-			.entry[gpa.value >> (page_bits - 9) & (SIM_NPT_ENTRIES - 1)];
+			.entry[gpa.value >> (page_bits - SIM_NPT_LEVEL_BITS) &
+				(SIM_NPT_ENTRIES - 1)];
 }
 
 /* Reads it as a processor does. *freed: by now the page is not that table. */

@@ -86,9 +86,8 @@ static void ops_release(void *platform, struct protect_pages pages)
 	sim_npt_release(&sim->pool, pages);
 }
 
-static void ops_broken(void *platform, const char *what)
+static void broken(const char *what)
 {
-	(void)platform;
 	fprintf(stderr, "sim: core/protect is broken: %s\n", what);
 	abort();
 }
@@ -100,7 +99,6 @@ static const struct protect_ops ops = {
 	.access = ops_access,
 	.join = ops_join,
 	.release = ops_release,
-	.broken = ops_broken,
 };
 
 void sim_protect_init(struct sim *sim)
@@ -111,9 +109,8 @@ void sim_protect_init(struct sim *sim)
 		.flush = &sim->flush,
 		.ops = &ops,
 		.platform = sim,
+		.broken = broken,
 		.targets = FLUSH_LOWER_VTLS,
-		.ram = &ram,
-		.ram_count = 1,
 		.region = sim->regions,
 		.region_count = PROTECT_REGIONS(sim->run.vp_count),
 		.pin = sim->pins,
@@ -129,6 +126,7 @@ void sim_protect_init(struct sim *sim)
 			sim_judge_start(&judged[i], ACCESS_ALL);
 	}
 	protect_init(&sim->protect, &config);
+	protect_set_ram(&sim->protect, &ram, 1);
 	for (uint32_t i = 0; i < sim->run.vp_count; i++)
 		protect_set_observers(&sim->protect, i, sim->vp[i].counter, NULL);
 }
@@ -191,13 +189,14 @@ void sim_protect_emulate(struct sim_vp *vp, enum vtl vtl, struct sim_place place
 	struct sim *sim = vp->sim;
 	const struct sim_judged *judged = judged_of(sim, vtl, place);
 	uint32_t access = random_access(vp);
+	uint64_t looked = sim_judge_now(&sim->judge);
 
 	if (!(protect_access(&sim->protect, vtl, gpa_of(place)) & access))
 		return;
 	for (uint32_t uses = 1 + sim_random(vp, 50); uses; uses--) {
 		struct sim_look look = sim_judge_look(&sim->judge, judged);
 
-		if (!sim_judge_allows(judged, &look, access, UINT64_MAX))
+		if (!sim_judge_allows(judged, &look, access, looked))
 			forbidden(vp, place, access,
 				"VTL2 makes an access that a commit had forbidden");
 	}

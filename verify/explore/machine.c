@@ -4,6 +4,7 @@
  * it might still be on its way).
  */
 #include "machine.h"
+#include "machine_protect.h"
 
 #include <string.h>
 
@@ -123,8 +124,10 @@ bool machine_enter(vp_id_t vp, enum vtl vtl)
 		run_enter_withdraw(&machine_run, vp);
 		return false;
 	}
-	if (full && vtl == VTL0)
+	if (full && vtl == VTL0) {
 		memset(tlb[vp].cached, 0, sizeof(tlb[vp].cached));
+		machine_protect_flush(vp);
+	}
 	flush_entered(&machine_flush, vp, vtl);
 	return true;
 }
