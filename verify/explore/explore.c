@@ -78,6 +78,8 @@ static struct {
 	size_t bytes;
 } watched[WATCHED_MAX];
 static uint32_t watched_count;
+static const char *watched_locks;
+static size_t watched_locks_bytes;
 
 static uint32_t choice[STEPS_MAX];
 static uint32_t choice_limit[STEPS_MAX];
@@ -307,6 +309,12 @@ void explore_watch(const void *memory, size_t bytes)
 	watched[watched_count++].bytes = bytes;
 }
 
+void explore_watch_locks(const void *locks, size_t bytes)
+{
+	watched_locks = locks;
+	watched_locks_bytes = bytes;
+}
+
 static uint64_t hash_watched(uint64_t hash)
 {
 	for (uint32_t i = 0; i < watched_count; i++) {
@@ -323,7 +331,9 @@ static uint64_t hash_watched(uint64_t hash)
 static uint64_t wait_for_turn(struct thread *self)
 {
 	yield_to_scheduler();
-	self->history = hash_watched(memory_mix(self->history, self->answer + 1));
+	self->history = memory_mix(self->history, self->answer + 1);
+	if ((size_t)((const char *)self->address - watched_locks) < watched_locks_bytes)
+		self->history = hash_watched(self->history);
 	return self->answer;
 }
 
@@ -578,6 +588,7 @@ static void begin_execution(void)
 	failure = NULL;
 	memset(explore_ghost, 0, sizeof(explore_ghost));
 	watched_count = 0;
+	watched_locks_bytes = 0;
 	memory_reset();
 	scenario->setup();
 	make_locations();

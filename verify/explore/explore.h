@@ -72,10 +72,12 @@ void explore_relax_forever(void);
 extern uint64_t explore_ghost[EXPLORE_GHOSTS];
 
 /*
- * In setup: plain memory that several threads use, under a lock, and that tells states apart. Its
- * content counts as part of every answer that a thread gets. A multiple of eight bytes.
+ * In setup: plain memory that several threads use under locks, and that tells states apart; a multiple
+ * of eight bytes. What a thread knows of it, it has read after an access to a word of the locks, so
+ * the content counts as part of the answer to those.
  */
 void explore_watch(const void *memory, size_t bytes);
+void explore_watch_locks(const void *locks, size_t bytes);
 
 /* Whether this is setup (or the end), where there are no threads. */
 bool explore_in_setup(void);

@@ -124,6 +124,8 @@ static void watch(void)
 	const char *from = (const char *)&machine_protect.region;
 	const char *to = (const char *)(&machine_protect + 1);
 
+	explore_watch_locks(machine_protect.region_lock,
+		(size_t)(from - (const char *)machine_protect.region_lock));
 	explore_watch(from, (size_t)(to - from));
 	explore_watch(regions, REGIONS_SEEN * sizeof(*regions));
 	explore_watch(pins, sizeof(*pins));

@@ -251,6 +251,7 @@ static void holders_commit(uint32_t thread)
 		ACCESS_WRITE)
 		machine_use(thread, 1 - thread, 0);
 	revoke(thread, VTL2, thread, 1, 0);
+	tlblock_release_own(&machine_tlblock, thread);
 }
 
 /* Different pages of one entry: both are written. */
