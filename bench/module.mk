@@ -2,6 +2,7 @@
 
 ROUNDS ?= 5
 BENCH_PARTS += bench-guest
+BENCH_RESULTS += $(B)/bench/guest.json
 BENCH_DEMO  := $(B)/guest/demo
 
 # One part after the other, whatever -j says: nothing else may run while something is measured.
@@ -18,7 +19,7 @@ bench-guest: all guest $(B)/bench/idle.img
 
 # Writes what was measured last into the document.
 bench-report:
-	$(Q)bench/report --input $(B)/bench/guest.json docs/benchmarks.md
+	$(Q)bench/report docs/benchmarks.md $(BENCH_RESULTS)
 
 $(B)/bench/idle.img: bench/guest-idle/initrd.list bench/guest-idle/init $(BENCH_DEMO)/mkcpio \
 		$(BENCH_DEMO)/busybox

@@ -10,6 +10,7 @@ $(B)/bench/bench-flush: $(FLUSH_BENCH_SRCS) $(RULES) \
 	$(Q)$(CC) $(filter-out -MMD -MP,$(HOST_CFLAGS)) -pthread $(FLUSH_BENCH_SRCS) -o $@
 
 BENCH_PARTS += bench-flush
+BENCH_RESULTS += $(B)/bench/flush.json
 
 .PHONY: bench-flush
 bench-flush: $(B)/bench/bench-flush
