@@ -149,16 +149,15 @@ static uint16_t copy_input(struct vp *vp, const struct registers_in *in, uint32_
 		return HV_STATUS_INVALID_ALIGNMENT;
 	}
 
-	const volatile uint64_t *input = guest_ram(vp->partition, GPA(gpa), bytes);
+	const volatile uint64_t *input = guest_ram(vp, GPA(gpa), bytes, ACCESS_READ);
 
-	/* Nothing there, a device, or Parapet: the guest cannot tell which. */
-	if (!input) {
-		return HV_STATUS_INVALID_HYPERCALL_INPUT;
-	}
-	for (uint32_t i = 0; i < words; i++) {
+	for (uint32_t i = 0; input && i < words; i++) {
 		vp->hypercall_input[i] = input[i];
 	}
-	return HV_STATUS_SUCCESS;
+	/* The call may be a flush: nobody is to wait for this copy while it is carried out. */
+	guest_release(vp);
+	/* Nothing there, closed to the caller, a device, or Parapet: it cannot tell which. */
+	return input ? HV_STATUS_SUCCESS : HV_STATUS_INVALID_HYPERCALL_INPUT;
 }
 
 static uint16_t carry_out(struct vp *vp, const struct registers_in *in, uint32_t *reps_done)

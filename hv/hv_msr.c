@@ -57,23 +57,88 @@ bool hv_shows_invariant_tsc(void)
 /* VMMCALL; RET. Offsets from 16 on are left for VTL calls and returns. */
 static const uint8_t hypercall_code[] = {0x0f, 0x01, 0xd9, 0xc3};
 
-/* The guest's page that an MSR names; NULL if there is no such page, or it is not plain memory. */
-static void *msr_page(const struct vp *vp, uint64_t value)
-{
-	return guest_ram(vp->partition, GPA(value & PAGE_MASK), PAGE_SIZE);
-}
-
 /* Does the MSR go from `before` to `value` by putting a page somewhere? */
 static bool page_moves(uint64_t before, uint64_t value)
 {
 	return (value & PAGE_ENABLE) && (!(before & PAGE_ENABLE) || ((before ^ value) & PAGE_MASK));
 }
 
+/* Nobody may change what can be done with the page any more, until overlay_drop. */
+static bool overlay_pin(struct vp *vp, uint64_t value)
+{
+	return protect_pin(&vp->partition->protect, vp->id, GPA(value & PAGE_MASK), PAGE_SIZE,
+		       PROTECT_PIN_OVERLAY, VTL2) == PROTECT_DONE;
+}
+
+static void overlay_drop(struct vp *vp, uint64_t value)
+{
+	protect_unpin(&vp->partition->protect, vp->id, GPA(value & PAGE_MASK), PAGE_SIZE,
+		PROTECT_PIN_OVERLAY, VTL2);
+}
+
+/*
+ * The guest's page that an MSR names, pinned; NULL if there is no such page, it is not plain memory,
+ * or not the guest's to write.
+ */
+static void *overlay_place(struct vp *vp, uint64_t value)
+{
+	void *page = NULL;
+
+	if (overlay_pin(vp, value)) {
+		page = guest_ram(vp, GPA(value & PAGE_MASK), PAGE_SIZE, ACCESS_READ | ACCESS_WRITE);
+		if (!page) {
+			overlay_drop(vp, value);
+		}
+	}
+	return page;
+}
+
+/*
+ * Gives an MSR of the whole partition its new value, and moves the page that it names. False: that
+ * is no page for it, or a bit of `locked` is set in the MSR.
+ */
+static bool write_page_msr(struct vp *vp, struct atomic_u64 *msr, uint64_t value, uint64_t locked,
+	void (*fill)(const struct vp *vp, uint8_t *page))
+{
+	uint64_t before = load(msr);
+
+	for (;;) {
+		uint64_t seen = before;
+
+		if (seen & locked) {
+			return false;
+		}
+		if (page_moves(seen, value)) {
+			uint8_t *page = overlay_place(vp, value);
+
+			if (!page) {
+				return false;
+			}
+			/* The content first: another VP may be using it where it already was. */
+			fill(vp, page);
+		}
+		if (atomic_u64_compare_exchange(msr, &before, value, memory_order_relaxed)) {
+			if (page_moves(value, seen)) {
+				overlay_drop(vp, seen);
+			}
+			return true;
+		}
+		if (page_moves(seen, value)) {
+			overlay_drop(vp, value); /* another VP has been faster */
+		}
+	}
+}
+
+static void fill_hypercall_page(const struct vp *vp, uint8_t *page)
+{
+	(void)vp;
+	__builtin_memcpy(page, hypercall_code, sizeof(hypercall_code));
+	__builtin_memset(page + sizeof(hypercall_code), 0xcc, PAGE_SIZE - sizeof(hypercall_code));
+}
+
 /* TLFS, "Establishing the Hypercall Interface (x86/x64)". */
 static bool write_hypercall(struct vp *vp, uint64_t value)
 {
-	uint64_t before = load(&hv.hypercall);
-
 	if ((value & HYPERCALL_RESERVED) || value >> vp->partition->physical_bits) {
 		return false;
 	}
@@ -81,30 +146,19 @@ static bool write_hypercall(struct vp *vp, uint64_t value)
 	if (!hv_guest_is_identified()) {
 		value &= ~HYPERCALL_ENABLE;
 	}
-	do {
-		if (before & HYPERCALL_LOCKED) {
-			return false;
-		}
-		if (page_moves(before, value)) {
-			uint8_t *page = msr_page(vp, value);
-
-			if (!page) {
-				return false;
-			}
-			/* The code first: another VP may be calling it where it already was. */
-			__builtin_memcpy(page, hypercall_code, sizeof(hypercall_code));
-			__builtin_memset(page + sizeof(hypercall_code), 0xcc,
-				PAGE_SIZE - sizeof(hypercall_code));
-		}
-	} while (!atomic_u64_compare_exchange(&hv.hypercall, &before, value, memory_order_relaxed));
-	return true;
+	return write_page_msr(vp, &hv.hypercall, value, HYPERCALL_LOCKED, fill_hypercall_page);
 }
 
-static void write_guest_os_id(uint64_t value)
+static void write_guest_os_id(struct vp *vp, uint64_t value)
 {
 	atomic_u64_store(&hv.guest_os_id, value, memory_order_relaxed);
 	if (!value) {
-		atomic_u64_fetch_and(&hv.hypercall, ~HYPERCALL_ENABLE, memory_order_relaxed);
+		uint64_t before = atomic_u64_fetch_and(
+			&hv.hypercall, ~HYPERCALL_ENABLE, memory_order_relaxed);
+
+		if (before & HYPERCALL_ENABLE) {
+			overlay_drop(vp, before);
+		}
 	}
 }
 
@@ -133,39 +187,40 @@ static uint64_t reference_time(const struct vp *vp)
 	return (uint64_t)((unsigned __int128)asm_rdtsc() * scale >> 64);
 }
 
+static void fill_reference_page(const struct vp *vp, uint8_t *memory)
+{
+	struct reference_page *page = (struct reference_page *)memory;
+
+	__builtin_memset(page, 0, sizeof(*page));
+	page->scale = reference_scale(vp->partition->tsc_hz);
+	page->sequence = 1;
+}
+
 /* TLFS, "Reference Time Stamp Counter (TSC) Page Register". */
 static bool write_reference_tsc(struct vp *vp, uint64_t value)
 {
-	if (!vp->partition->tsc_is_invariant || (value & PAGE_RESERVED)) {
-		return false;
-	}
-	if (page_moves(load(&hv.reference_tsc), value)) {
-		struct reference_page *page = msr_page(vp, value);
-
-		if (!page) {
-			return false;
-		}
-		__builtin_memset(page, 0, sizeof(*page));
-		page->scale = reference_scale(vp->partition->tsc_hz);
-		page->sequence = 1;
-	}
-	atomic_u64_store(&hv.reference_tsc, value, memory_order_relaxed);
-	return true;
+	return vp->partition->tsc_is_invariant && !(value & PAGE_RESERVED) &&
+		write_page_msr(vp, &hv.reference_tsc, value, 0, fill_reference_page);
 }
 
 /* TLFS, "Virtual Processor Assist Page". A page of zeros: above all, "an EOI is required". */
 static bool write_assist_page(struct vp *vp, uint64_t value)
 {
+	uint64_t before = vp->hv_assist_page;
+
 	if (value & PAGE_RESERVED) {
 		return false;
 	}
-	if (page_moves(vp->hv_assist_page, value)) {
-		void *page = msr_page(vp, value);
+	if (page_moves(before, value)) {
+		void *page = overlay_place(vp, value);
 
 		if (!page) {
 			return false;
 		}
 		__builtin_memset(page, 0, PAGE_SIZE);
+	}
+	if (page_moves(value, before)) {
+		overlay_drop(vp, before);
 	}
 	vp->hv_assist_page = value;
 	return true;
@@ -217,7 +272,7 @@ bool hv_msr_write(struct vp *vp, uint32_t index, uint64_t value)
 {
 	switch (index) {
 	case HV_MSR_GUEST_OS_ID:
-		write_guest_os_id(value);
+		write_guest_os_id(vp, value);
 		return true;
 	case HV_MSR_HYPERCALL:
 		return write_hypercall(vp, value);

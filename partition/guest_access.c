@@ -8,35 +8,65 @@
 #define ROM_BASE 0xc0000
 #define ROM_END	 0x100000
 
-void *guest_ram(const struct partition *partition, gpa_t gpa, uint64_t bytes)
+bool guest_is_ram(const struct partition *partition, gpa_t gpa, uint64_t bytes)
 {
 	const struct memory_span_list *ram = &partition->ram;
 
 	if (wakeup_overlaps(gpa, bytes)) {
-		return NULL; /* in the guest's memory, but not plain memory */
+		return false; /* in the guest's memory, but not plain memory */
 	}
 	for (uint32_t i = 0; i < ram->count; i++) {
 		if (gpa.value >= ram->span[i].base &&
 			gpa.value - ram->span[i].base < ram->span[i].bytes &&
 			bytes <= ram->span[i].bytes - (gpa.value - ram->span[i].base)) {
-			return memory_pointer(HPA(gpa.value));
+			return true;
 		}
 	}
-	return NULL;
+	return false;
 }
 
-const void *guest_readable(const struct partition *partition, gpa_t gpa, uint64_t bytes)
+/*
+ * What Parapet does for the guest is an access like the guest's own. The lock comes first: whoever
+ * takes a permission away after this look waits until the lock is released.
+ */
+static bool is_allowed(struct vp *vp, gpa_t gpa, uint64_t bytes, uint32_t access)
+{
+	struct partition *partition = vp->partition;
+
+	tlblock_take(&partition->tlblock, vp->id, VTL0, VTL2);
+	for (uint64_t page = gpa.value & PAGE_MASK; page < gpa.value + bytes; page += PAGE_SIZE) {
+		if (access & ~protect_access(&partition->protect, VTL0, GPA(page))) {
+			return false;
+		}
+	}
+	return true;
+}
+
+void *guest_ram(struct vp *vp, gpa_t gpa, uint64_t bytes, uint32_t access)
+{
+	if (!guest_is_ram(vp->partition, gpa, bytes) || !is_allowed(vp, gpa, bytes, access)) {
+		return NULL;
+	}
+	return memory_pointer(HPA(gpa.value));
+}
+
+const void *guest_readable(struct vp *vp, gpa_t gpa, uint64_t bytes, uint32_t access)
 {
 	if (gpa.value >= ROM_BASE && gpa.value < ROM_END && bytes <= ROM_END - gpa.value) {
-		return memory_pointer(HPA(gpa.value));
+		return is_allowed(vp, gpa, bytes, access) ? memory_pointer(HPA(gpa.value)) : NULL;
 	}
-	return guest_ram(partition, gpa, bytes);
+	return guest_ram(vp, gpa, bytes, access);
+}
+
+void guest_release(struct vp *vp)
+{
+	tlblock_release(&vp->partition->tlblock, vp->id, VTL0, VTL2);
 }
 
 static bool read_entry(void *arg, gpa_t gpa, void *data, size_t size)
 {
 	struct vp *vp = arg;
-	const void *entry = guest_readable(vp->partition, gpa, size);
+	const void *entry = guest_readable(vp, gpa, size, ACCESS_READ);
 
 	if (!entry) {
 		return false;
@@ -53,7 +83,7 @@ static bool read_entry(void *arg, gpa_t gpa, void *data, size_t size)
 static bool mark_entry(void *arg, gpa_t gpa, uint64_t expected, uint64_t desired, size_t size)
 {
 	struct vp *vp = arg;
-	void *entry = guest_ram(vp->partition, gpa, size);
+	void *entry = guest_ram(vp, gpa, size, ACCESS_READ | ACCESS_WRITE);
 
 	if (!entry) {
 		return false;
@@ -133,7 +163,7 @@ size_t guest_fetch(struct vp *vp, uint8_t bytes[INSN_BYTES_MAX], enum insn_mode 
 			break;
 		}
 
-		const void *ram = guest_readable(vp->partition, walk.gpa, chunk);
+		const void *ram = guest_readable(vp, walk.gpa, chunk, ACCESS_READ | ACCESS_EXECUTE);
 
 		if (!ram) {
 			break;

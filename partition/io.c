@@ -204,7 +204,9 @@ static bool string_element(struct vp *vp, const struct insn *insn)
 		return false;
 	}
 
-	uint8_t *memory = status == WALK_OK ? guest_ram(vp->partition, walk.gpa, size) : NULL;
+	uint8_t *memory = status == WALK_OK
+		? guest_ram(vp, walk.gpa, size, in ? ACCESS_WRITE : ACCESS_READ)
+		: NULL;
 
 	if (!memory || walk.gpa.value % PAGE_SIZE + size > PAGE_SIZE) {
 		vp_inject_exception(vp, VECTOR_GP, true, 0);

@@ -13,7 +13,7 @@
 
 void lapic_init(struct partition *partition)
 {
-	partition->ops->map(GPA(apic_base()), PAGE_SIZE, ACCESS_READ);
+	partition_map(partition, GPA(apic_base()), PAGE_SIZE, ACCESS_READ);
 }
 
 bool lapic_owns_memory(gpa_t gpa)

@@ -22,6 +22,9 @@ struct access {
 	gpa_t seen_gpa;
 	uint32_t seen_size;
 	uint64_t seen;
+	/* The instruction would do what its VTL may not do with that page: */
+	uint32_t denied; /* ACCESS_ bit */
+	gpa_t denied_gpa;
 };
 
 static uint64_t device_read(struct vp *vp, gpa_t gpa, uint32_t size)
@@ -86,6 +89,17 @@ static bool access_translate(struct access *access, gva_t address, uint32_t flag
 	return access->status == WALK_OK;
 }
 
+/* RAM that the VTL may not use like that. */
+static bool is_denied(struct access *access, gpa_t gpa, uint32_t size, uint32_t needed)
+{
+	if (!guest_is_ram(access->vp->partition, gpa, size)) {
+		return false;
+	}
+	access->denied = needed;
+	access->denied_gpa = gpa;
+	return true;
+}
+
 /* One piece within one page. */
 static bool read_piece(struct access *access, gva_t address, uint32_t size, uint64_t *value)
 {
@@ -95,11 +109,13 @@ static bool read_piece(struct access *access, gva_t address, uint32_t size, uint
 		return false;
 	}
 
-	const void *ram = guest_readable(access->vp->partition, gpa, size);
+	const void *ram = guest_readable(access->vp, gpa, size, ACCESS_READ);
 
 	*value = 0;
 	if (ram) {
 		__builtin_memcpy(value, ram, size);
+	} else if (is_denied(access, gpa, size, ACCESS_READ)) {
+		return false;
 	} else {
 		*value = device_read(access->vp, gpa, size);
 		if (size < 8) {
@@ -116,10 +132,12 @@ static bool read_piece(struct access *access, gva_t address, uint32_t size, uint
 
 static bool write_piece(struct access *access, gpa_t gpa, uint32_t size, uint64_t value)
 {
-	void *ram = guest_ram(access->vp->partition, gpa, size);
+	void *ram = guest_ram(access->vp, gpa, size, ACCESS_WRITE);
 
 	if (ram) {
 		__builtin_memcpy(ram, &value, size);
+	} else if (is_denied(access, gpa, size, ACCESS_WRITE)) {
+		return false;
 	} else if (access->seen_size == size && access->seen_gpa.value == gpa.value) {
 		if (!wakeup_exchange(access->vp, gpa, size, access->seen, value)) {
 			access->status = WALK_CHANGED;
@@ -178,6 +196,11 @@ static bool access_write(void *arg, gva_t address, unsigned int size, uint64_t v
 		!access_translate(access, GVA(address.value + first), WALK_WRITE, &high)) {
 		return false;
 	}
+	/* And may be written. */
+	if (first < size && !guest_ram(access->vp, high, size - first, ACCESS_WRITE) &&
+		is_denied(access, high, size - first, ACCESS_WRITE)) {
+		return false;
+	}
 	if (!write_piece(access, low, first, value)) {
 		return false;
 	}
@@ -194,6 +217,10 @@ static void report_fault(struct access *access)
 {
 	struct vp *vp = access->vp;
 
+	if (access->denied) {
+		exit_deny_permission(vp, access->denied_gpa, access->denied);
+		return;
+	}
 	switch (access->status) {
 	case WALK_PAGE_FAULT:
 		vp_inject_page_fault(vp, access->address, access->error);
@@ -262,6 +289,9 @@ void exit_handle_memory(struct vp *vp)
 	enum insn_mode mode;
 	struct insn insn;
 
+	if (permission_looks_different(vp) || permission_is_denied(vp)) {
+		return;
+	}
 	if (vp->exit.delivering) {
 		/* The guest's stack or descriptor tables are where nothing is: beyond help. */
 		vp_deny(vp, COUNTER_DENIED_MEMORY, vp->exit.memory.gpa.value);

@@ -9,6 +9,7 @@
 #include <parapet/block.h>
 #include <parapet/platform.h>
 #include "core/flush/flush.h"
+#include "core/protect/protect.h"
 #include "core/run/run.h"
 #include "core/tlblock/tlblock.h"
 #include "core/trace/trace.h"
@@ -65,14 +66,12 @@ struct vp {
 	uint64_t mtrr_fixed[11];
 	uint64_t tsc_adjust;
 	uint64_t hv_assist_page;
+	struct protect_transaction protect; /* the one that it puts together */
 };
 
 struct memory_span_list {
 	uint32_t count;
-	struct {
-		uint64_t base;
-		uint64_t bytes;
-	} span[32];
+	struct protect_span span[32];
 };
 
 enum tlb_flush {
@@ -110,10 +109,12 @@ struct partition {
 	const struct platform_ops *ops;
 	struct partition_options options;
 	uint32_t vp_count;
+	uint32_t vtls; /* lower ones that there are: 1, or 2 with VTL1 */
 	struct vp *vp[VP_COUNT_MAX];
 	struct run run;
 	struct tlblock tlblock;
 	struct flush flush;
+	struct protect protect;
 	struct vpset_map vp_indexes; /* from the guest's VP indexes */
 	uint16_t vp_of_index[VPSET_INDEX_COUNT];
 	uint32_t vp_stride; /* a guest's VP index is its number times this */
@@ -135,6 +136,12 @@ static inline void vp_count_event(struct vp *vp, enum block_counter counter)
 {
 	vp->block->counter[counter]++;
 }
+
+/*
+ * Opens [base, base + bytes), 4 KiB-aligned, to the guest: every lower VTL that there is may do with
+ * it what `access` (ACCESS_ bits) says. At start only; what does not work stops Parapet.
+ */
+void partition_map(struct partition *partition, gpa_t base, uint64_t bytes, uint32_t access);
 
 /* Runs the VP for ever on the calling processor. */
 void vp_run(struct vp *vp) __attribute__((noreturn));

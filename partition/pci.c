@@ -255,7 +255,8 @@ static void open_bars(struct partition *partition, struct device *device)
 			uint64_t first = ALIGN_DOWN(base, PAGE_SIZE);
 			uint64_t last = ALIGN_UP(base + bytes, PAGE_SIZE);
 
-			partition->ops->map(GPA(first), last - first, ACCESS_READ | ACCESS_WRITE);
+			partition_map(
+				partition, GPA(first), last - first, ACCESS_READ | ACCESS_WRITE);
 		}
 	}
 }
@@ -275,7 +276,7 @@ static void close_msix_table(struct partition *partition, struct device *device)
 		return;
 	}
 	memory_map_device(HPA(first), last - first);
-	partition->ops->map(GPA(first), last - first, ACCESS_READ);
+	partition_map(partition, GPA(first), last - first, ACCESS_READ);
 }
 
 static void open_display(struct partition *partition)
@@ -333,7 +334,7 @@ void pci_init(struct partition *partition, const struct acpi *acpi)
 		pci.ecam = ecam.base + ((uint64_t)ecam.first_bus << 20);
 		pci.ecam_bytes = ((uint64_t)ecam.last_bus - ecam.first_bus + 1) << 20;
 		/* Reading it needs no exit. */
-		partition->ops->map(GPA(pci.ecam), pci.ecam_bytes, ACCESS_READ);
+		partition_map(partition, GPA(pci.ecam), pci.ecam_bytes, ACCESS_READ);
 	}
 	for (uint32_t bus = 0; bus <= last_bus; bus++) {
 		for (uint32_t slot = 0; slot < 32; slot++) {

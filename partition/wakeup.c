@@ -165,16 +165,22 @@ gpa_t wakeup_init(struct partition *partition, const struct wakeup_pages *pages,
 	return wakeup.on ? rsdp : GPA(0);
 }
 
-void wakeup_protect(const struct platform_ops *platform, const struct wakeup_pages *pages)
+void wakeup_protect(struct partition *partition, const struct wakeup_pages *pages)
 {
 	if (!wakeup.on) {
 		return;
 	}
 	/* Writes exit; nothing is ever executed there. */
-	platform->map(pages->mailbox, PAGE_SIZE, ACCESS_READ);
+	partition_map(partition, pages->mailbox, PAGE_SIZE, ACCESS_READ);
 	/* The processor's walk of a guest's tables counts as a write. */
-	platform->map(pages->ap_pages, pages->ap_bytes, ACCESS_READ | ACCESS_WRITE);
-	platform->map(wakeup.reset_vector, PAGE_SIZE, ACCESS_READ);
+	partition_map(partition, pages->ap_pages, pages->ap_bytes, ACCESS_READ | ACCESS_WRITE);
+	partition_map(partition, wakeup.reset_vector, PAGE_SIZE, ACCESS_READ);
+	if (protect_pin(&partition->protect, 0, pages->mailbox, PAGE_SIZE, PROTECT_PIN_OVERLAY,
+		    VTL2) != PROTECT_DONE ||
+		protect_pin(&partition->protect, 0, pages->ap_pages, pages->ap_bytes,
+			PROTECT_PIN_OVERLAY, VTL2) != PROTECT_DONE) {
+		fault_stop("no room to pin the mailbox");
+	}
 }
 
 bool wakeup_overlaps(gpa_t gpa, uint64_t bytes)

@@ -26,8 +26,11 @@ struct wakeup_pages {
 gpa_t wakeup_init(struct partition *partition, const struct wakeup_pages *pages,
 	const struct acpi *acpi, struct memory_map *map);
 
-/* Takes from the guest what it may not touch of the pages; after its RAM has been opened. */
-void wakeup_protect(const struct platform_ops *platform, const struct wakeup_pages *pages);
+/*
+ * Takes from the guest what it may not touch of the pages, and pins them; after its RAM has been
+ * opened.
+ */
+void wakeup_protect(struct partition *partition, const struct wakeup_pages *pages);
 
 /* The mailbox page: reads need no exit, writes come here. */
 bool wakeup_owns_memory(gpa_t gpa);

@@ -52,6 +52,17 @@ static bool check_rings(const struct block_header *header, struct tool_error *er
 	return true;
 }
 
+static bool check_regions(const struct block_header *header, struct tool_error *error)
+{
+	if (header->regions == 0)
+		return true;
+	if (header->region_offset < sizeof(struct block_header) || header->region_offset % 8 != 0 ||
+		!pieces_fit(header->region_offset, header->regions, sizeof(struct block_region),
+			header->bytes))
+		return tool_error_set(error, "its regions do not lie inside it");
+	return true;
+}
+
 bool block_read(
 	const uint8_t *bytes, size_t size, struct block_view *view, struct tool_error *error)
 {
@@ -73,7 +84,8 @@ bool block_read(
 		header->bytes > size)
 		return tool_error_set(error, "it says that it has %llu bytes, %zu were read",
 			(unsigned long long)header->bytes, size);
-	if (!check_vps(header, error) || !check_rings(header, error))
+	if (!check_vps(header, error) || !check_rings(header, error) ||
+		!check_regions(header, error))
 		return false;
 	header->platform[sizeof(header->platform) - 1] = '\0';
 	header->ap_start_method[sizeof(header->ap_start_method) - 1] = '\0';
@@ -95,6 +107,11 @@ const void *block_read_ring(const struct block_view *view, uint32_t vp)
 	if (view->header.trace_entries == 0)
 		return NULL;
 	return view->bytes + view->header.trace_offset + vp * view->header.trace_ring_bytes;
+}
+
+const struct block_region *block_read_region(const struct block_view *view, uint64_t index)
+{
+	return (const struct block_region *)(view->bytes + view->header.region_offset) + index;
 }
 
 uint64_t block_read_counter(const struct block_view *view, uint32_t vp, enum block_counter counter)

@@ -31,6 +31,9 @@ const struct block_vp *block_read_vp(const struct block_view *view, uint32_t vp)
 /* The trace ring of VP `vp`, for trace_ring_read(); NULL if the block has no rings. */
 const void *block_read_ring(const struct block_view *view, uint32_t vp);
 
+/* One record of a change of permissions, below header.regions. */
+const struct block_region *block_read_region(const struct block_view *view, uint64_t index);
+
 /* One counter of one VP; 0 if whoever wrote the block did not have it yet. */
 uint64_t block_read_counter(const struct block_view *view, uint32_t vp, enum block_counter counter);
 

@@ -6,6 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <parapet/types.h>
+
+#include "core/protect/protect.h"
 #include "tools/channel_line.h"
 
 struct counter_name {
@@ -119,6 +122,68 @@ static json_t *make_counters(
 
 #define MAKE_COUNTERS(block, names) make_counters(block, names, ARRAY_SIZE(names))
 
+static const char *name_of(const char *const *names, size_t count, uint32_t value)
+{
+	return value < count && names[value] ? names[value] : "unknown";
+}
+
+/* "rwx", with k or u for the x where only the kernel, or only user code, may execute. */
+static json_t *make_access(uint32_t access)
+{
+	uint32_t execute = access & ACCESS_EXECUTE;
+	char text[4] = {
+		access & ACCESS_READ ? 'r' : '-',
+		access & ACCESS_WRITE ? 'w' : '-',
+		execute == ACCESS_EXECUTE		   ? 'x'
+			: execute == ACCESS_EXECUTE_KERNEL ? 'k'
+			: execute == ACCESS_EXECUTE_USER   ? 'u'
+							   : '-',
+	};
+
+	return json_string(text);
+}
+
+static json_t *make_region(const struct block_region *region)
+{
+	static const char *const states[BLOCK_REGION_STATES] = {
+		[BLOCK_REGION_STABLE] = "stable",
+		[BLOCK_REGION_CHANGING] = "changing",
+		[BLOCK_REGION_FLUSHING] = "flushing",
+		[BLOCK_REGION_DEFERRED] = "deferred",
+	};
+	static const char *const reasons[PROTECT_REASONS] = {
+		[PROTECT_START] = "start",
+		[PROTECT_VTL_MASK] = "vtl-mask",
+		[PROTECT_KERNEL_SEAL] = "kernel-seal",
+		[PROTECT_TEST] = "test",
+	};
+
+	return json_pack("{s:I, s:I, s:s, s:o, s:o, s:b, s:b, s:i, s:i, s:i, s:s, s:I}", "base",
+		(json_int_t)region->base, "bytes", (json_int_t)region->bytes, "state",
+		name_of(states, ARRAY_SIZE(states), region->state), "old",
+		make_access(region->old_access), "new", make_access(region->new_access), "mixed",
+		region->mixed != 0, "hull", region->hull != 0, "target_vtl", region->target,
+		"by_vtl", region->by, "vp", (int)region->vp, "reason",
+		name_of(reasons, ARRAY_SIZE(reasons), region->reason), "transaction",
+		(json_int_t)region->transaction);
+}
+
+/* The counters of permission changes, and the changes that Parapet still has a record of. */
+static json_t *make_protect(const struct block_view *block)
+{
+	json_t *protect = MAKE_COUNTERS(block, protect_names);
+	json_t *regions = json_array();
+
+	for (uint64_t i = 0; block && i < block->header.regions; i++) {
+		const struct block_region *region = block_read_region(block, i);
+
+		if (region->state != BLOCK_REGION_FREE)
+			json_array_append_new(regions, make_region(region));
+	}
+	json_object_set_new(protect, "regions", regions);
+	return protect;
+}
+
 static json_t *make_exits(const struct block_view *block)
 {
 	json_t *exits = MAKE_COUNTERS(block, exit_names);
@@ -198,7 +263,7 @@ char *stats_json_make(const struct run_result *result, const struct verdict *ver
 	json_object_set_new(root, "ap_start", make_ap_start(block));
 	json_object_set_new(root, "exits", make_exits(block));
 	json_object_set_new(root, "flush", MAKE_COUNTERS(block, flush_names));
-	json_object_set_new(root, "protect", MAKE_COUNTERS(block, protect_names));
+	json_object_set_new(root, "protect", make_protect(block));
 	json_object_set_new(root, "debug", MAKE_COUNTERS(block, debug_names));
 	json_object_set_new(root, "apic", MAKE_COUNTERS(block, apic_names));
 	json_object_set_new(root, "denied", MAKE_COUNTERS(block, denied_names));

@@ -205,7 +205,7 @@ static void map_range(uint64_t base, uint64_t bytes, uint32_t access)
 	}
 	ram->span[ram->count].base = first;
 	ram->span[ram->count++].bytes = last - first;
-	partition.ops->map(GPA(first), last - first, access);
+	partition_map(&partition, GPA(first), last - first, access);
 }
 
 /* RAM is the guest's, and so is what the firmware left in RAM for it; everything else stays closed. */
@@ -243,9 +243,12 @@ static void map_guest_memory(const struct wakeup_pages *wakeup)
 		ram->span[ram->count].base = wakeup->ap_pages.value;
 		ram->span[ram->count++].bytes = wakeup->ap_bytes;
 	}
-	partition.ops->map(GPA(0), LOW_RAM_END, ACCESS_ALL);
-	partition.ops->map(GPA(LOW_RAM_END), VIDEO_END - LOW_RAM_END, ACCESS_READ | ACCESS_WRITE);
-	partition.ops->map(GPA(VIDEO_END), ROM_END - VIDEO_END, ACCESS_READ | ACCESS_EXECUTE);
+	protect_set_ram(&partition.protect, ram->span, ram->count);
+	partition_map(&partition, GPA(0), LOW_RAM_END, ACCESS_ALL);
+	partition_map(
+		&partition, GPA(LOW_RAM_END), VIDEO_END - LOW_RAM_END, ACCESS_READ | ACCESS_WRITE);
+	partition_map(
+		&partition, GPA(VIDEO_END), ROM_END - VIDEO_END, ACCESS_READ | ACCESS_EXECUTE);
 }
 
 /* The HPET is a clock; only if it could send messages of its own is it not to be written. */
@@ -268,7 +271,7 @@ static void map_hpet(void)
 	for (uint32_t i = 0; i < timers; i++) {
 		messages = messages || (mmio_read32(base + 0x100 + 0x20 * i) & (1u << 15));
 	}
-	partition.ops->map(GPA(hpet.address.address), PAGE_SIZE,
+	partition_map(&partition, GPA(hpet.address.address), PAGE_SIZE,
 		messages ? ACCESS_READ : ACCESS_READ | ACCESS_WRITE);
 }
 
@@ -287,7 +290,8 @@ static void create_block(void)
 	uint64_t trace_offset =
 		ALIGN_UP(vp_offset + vps * sizeof(struct block_vp), CACHE_LINE_BYTES);
 	uint64_t ring_bytes = trace_ring_bytes(TRACE_ENTRIES);
-	uint64_t bytes = trace_offset + vps * ring_bytes;
+	uint64_t region_offset = trace_offset + vps * ring_bytes;
+	uint64_t bytes = region_offset + PROTECT_REGIONS(vps) * sizeof(struct block_region);
 	struct block_header *block = memory_take(bytes, PAGE_SIZE);
 
 	*block = (struct block_header){
@@ -307,6 +311,8 @@ static void create_block(void)
 		.tsc_hz = partition.tsc_hz,
 		.text_bytes = (uint64_t)(image_text_end - image_text_start),
 		.memory_bytes = memory_region_bytes(),
+		.region_offset = region_offset,
+		.regions = PROTECT_REGIONS(vps),
 	};
 	partition.block = block;
 	log_line("@block 0x%lx 0x%lx", memory_hpa(block).value, bytes);
@@ -328,6 +334,44 @@ static void number_vps(uint32_t vps)
 	};
 }
 
+static uint64_t now(void)
+{
+	return asm_rdtsc();
+}
+
+static void broken(const char *what)
+{
+	fault_stop("%s", what);
+}
+
+static void create_permissions(uint32_t vps)
+{
+	uint64_t ram_bytes = 0;
+
+	for (uint32_t i = 0; i < handover.memory_count; i++) {
+		ram_bytes += handover.memory[i].bytes;
+	}
+	partition.vtls = 1;
+
+	const struct protect_config config = {
+		.vps = memory_take(vps * sizeof(struct protect_vp), CACHE_LINE_BYTES),
+		.flush = &partition.flush,
+		.ops = partition.ops->memory,
+		.platform = partition.ops->memory_create(partition.vtls, ram_bytes),
+		.now = now,
+		.broken = broken,
+		.targets = partition.vtls,
+		.region = (struct block_region *)((uint8_t *)partition.block +
+			partition.block->region_offset),
+		.region_count = PROTECT_REGIONS(vps),
+		.pin = memory_take(
+			PROTECT_PINS(vps) * sizeof(struct protect_pinned), CACHE_LINE_BYTES),
+		.pin_room = PROTECT_PINS(vps),
+	};
+
+	protect_init(&partition.protect, &config);
+}
+
 static void create_vps(void)
 {
 	static const struct run_ops run_ops = {.kick = kick};
@@ -346,6 +390,7 @@ static void create_vps(void)
 		&partition.run);
 	flush_init(&partition.flush, memory_take(vps * sizeof(struct flush_vp), CACHE_LINE_BYTES),
 		&partition.run, &partition.tlblock, FLUSH_PAGES_MAX);
+	create_permissions(vps);
 	number_vps(vps);
 	for (uint32_t i = 0; i < vps; i++) {
 		struct vp *vp = memory_take(sizeof(*vp), CACHE_LINE_BYTES);
@@ -366,6 +411,7 @@ static void create_vps(void)
 			block + partition.block->trace_offset +
 				i * partition.block->trace_ring_bytes,
 			TRACE_ENTRIES);
+		protect_set_observers(&partition.protect, i, vp->block->counter, &vp->trace);
 		/* Relaxed: nobody else runs yet. */
 		atomic_u32_store(&vp->start, i == 0 ? VP_START_RUNNING : VP_START_WAIT,
 			memory_order_relaxed);
@@ -450,7 +496,7 @@ void core_main(const void *tree)
 
 	open_machine(mailbox ? &wakeup_pages : NULL);
 	if (mailbox) {
-		wakeup_protect(partition.ops, &wakeup_pages);
+		wakeup_protect(&partition, &wakeup_pages);
 	}
 	if (!guest_load(&partition, &handover, &guest_map)) {
 		end_refuse(&partition);

@@ -292,8 +292,11 @@ static void choose_region(uint64_t image_bytes)
 		{.base = handover.kernel.base, .length = handover.kernel.bytes},
 		{.base = handover.initrd.base, .length = handover.initrd.bytes},
 	};
-	/* Enough to map every page of RAM by itself in the nested tables, twice over. */
-	uint64_t tables = top_of_ram() / 256;
+	/*
+	 * Enough to map every page of RAM by itself in the nested tables, twice over; and 16 KiB for
+	 * each GiB, for the tables above those, their bookkeeping and the direct map's tables.
+	 */
+	uint64_t tables = top_of_ram() / 256 + top_of_ram() / 65536;
 	struct memory_request request = {
 		.size = ALIGN_UP(REGION_FIXED_BYTES + image_bytes + tables +
 				handover.cpu_count * REGION_VP_BYTES,

@@ -1,10 +1,10 @@
-# The thread tests of mailbox and trace under the thread sanitizer. GCC cannot follow fences and
+# The thread tests of mailbox, trace and protect under the thread sanitizer. GCC cannot follow fences and
 # says so (-Wtsan); all that they order are atomics, which it does follow.
 TSAN_CFLAGS := $(filter-out -fsanitize=% -fno-sanitize-recover=%,$(UNIT_CFLAGS)) \
 	-fsanitize=thread -Wno-tsan
 
-TSAN_TESTS    := $(B)/tsan/test_mailbox $(B)/tsan/test_trace
-TSAN_LIB_OBJS := $(patsubst %.c,$(B)/tsan/obj/%.o,$(wildcard core/mailbox/*.c core/trace/*.c))
+TSAN_TESTS    := $(B)/tsan/test_mailbox $(B)/tsan/test_trace $(B)/tsan/test_protect
+TSAN_LIB_OBJS := $(patsubst %.c,$(B)/tsan/obj/%.o,$(wildcard core/*/*.c platform/svm/npt*.c))
 TSAN_OBJS     := $(TSAN_TESTS:$(B)/tsan/%=$(B)/tsan/obj/tests/unit/%.o)
 
 $(B)/tsan/obj/%.o: %.c $(RULES)

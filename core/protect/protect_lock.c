@@ -1,4 +1,4 @@
-/* Ranked ticket locks. See protect_lock.h. */
+/* Ranked locks. See protect_lock.h. */
 #include "core/protect/protect_lock.h"
 
 _Static_assert(PROTECT_REGION_SHARDS <= 64 && PROTECT_TABLE_SHARDS <= 64, "a bit for each");
@@ -22,34 +22,29 @@ bool protect_lock_in_order(
 bool protect_lock_take(struct protect_lock *lock, struct protect_held *held,
 	enum protect_layer layer, uint32_t index)
 {
-	uint32_t ticket;
-
 	if (!protect_lock_in_order(held, layer, index))
 		return false;
 	held->shards[layer] |= 1ull << index;
-	/* Relaxed: a place in the queue; P1 orders what the lock protects. */
-	ticket = atomic_u32_fetch_add(&lock->next, 1, memory_order_relaxed);
 	/*
 	 * P1, pairs with P2: what the one before wrote is seen from here on. Without it a
 	 * transaction works on tables or records that are half of another's.
 	 */
-	while (atomic_u32_load(&lock->serving, memory_order_acquire) != ticket)
-		atomic_relax();
+	while (atomic_u32_exchange(&lock->taken, 1, memory_order_acquire) != 0) {
+		/* Relaxed: only when to try again. */
+		while (atomic_u32_load(&lock->taken, memory_order_relaxed) != 0)
+			atomic_relax();
+	}
 	return true;
 }
 
 bool protect_lock_give(struct protect_lock *lock, struct protect_held *held,
 	enum protect_layer layer, uint32_t index)
 {
-	uint32_t serving;
-
 	if (!(held->shards[layer] & 1ull << index))
 		return false;
 	held->shards[layer] &= ~(1ull << index);
-	/* Relaxed: only the holder writes it. */
-	serving = atomic_u32_load(&lock->serving, memory_order_relaxed);
 	/* P2, pairs with P1: see there. */
-	atomic_u32_store(&lock->serving, serving + 1, memory_order_release);
+	atomic_u32_store(&lock->taken, 0, memory_order_release);
 	return true;
 }
 

@@ -3,7 +3,8 @@
  * only. Whoever takes one out of order is found out at once, whether or not somebody else is in
  * the way. What may not enter: what a lock protects.
  *
- * Spin locks with tickets, so that whoever comes first is served first. Only for VTL2.
+ * Spin locks, only for VTL2. Not first come, first served: Parapet's processors are a host's to
+ * schedule, and one that has been taken away while it waits is to hold up nobody.
  */
 #ifndef PARAPET_CORE_PROTECT_LOCK_H
 #define PARAPET_CORE_PROTECT_LOCK_H
@@ -29,8 +30,7 @@
 #endif
 
 struct protect_lock {
-	_Alignas(CACHE_LINE_BYTES) struct atomic_u32 next; /* ticket for whoever comes next */
-	struct atomic_u32 serving; /* whose turn it is */
+	_Alignas(CACHE_LINE_BYTES) struct atomic_u32 taken; /* 1: somebody has it */
 };
 
 /* The layers, outermost first. */

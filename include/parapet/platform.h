@@ -10,6 +10,7 @@
 #include "arch/x86/insn/emulate.h"
 #include "core/regs/regs.h"
 #include "core/flush/flush.h"
+#include "core/protect/protect_ops.h"
 
 /* Why a lower VTL was left. The order follows the exit counters of block.h. */
 enum vp_exit_kind {
@@ -164,8 +165,14 @@ struct platform_ops {
 	uint64_t (*tsc_offset)(const struct platform_vp *vp);
 	void (*set_tsc_offset)(struct platform_vp *vp, uint64_t offset);
 
-	/* Sets what VTL0 may do with [base, base + bytes), 4 KiB-aligned; at start only. */
-	void (*map)(gpa_t base, uint64_t bytes, uint32_t access);
+	/*
+	 * Tables of permissions for VTLs 0 to vtls - 1, empty, over all memory that they will ever
+	 * need for `ram_bytes` of RAM; taken from Parapet's memory, at start, before vp_create. Returns
+	 * what the operations in `memory` get as their platform.
+	 */
+	void *(*memory_create)(uint32_t vtls, uint64_t ram_bytes);
+	/* What lower VTLs may do with guest-physical memory; for core/protect alone. */
+	const struct protect_ops *memory;
 	/* Opens ports or MSRs to VTL0, without an exit. MSRs at start only. */
 	void (*open_ports)(uint16_t first, uint16_t last);
 	/* Takes ports back; also while VPs run: an access under way may still get through. */

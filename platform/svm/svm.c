@@ -42,6 +42,7 @@ static struct {
 	bool injects_twice;
 	uint32_t vps;
 	struct svm_vp *vp[VP_COUNT_MAX];
+	struct npt_space npt;
 } svm;
 
 static struct svm_vp *svm_vp(struct platform_vp *vp)
@@ -117,7 +118,7 @@ static struct platform_vp *svm_vp_create(vp_id_t id)
 	vmcb->msrpm_base = memory_hpa(svm.msrpm).value;
 	vmcb->asid = GUEST_ASID;
 	vmcb->nested_control = NESTED_CONTROL_NP;
-	vmcb->nested_cr3 = npt_root();
+	vmcb->nested_cr3 = npt_root(&svm.npt, VTL0);
 	svm.vp[id] = vp;
 	svm_debug_create(&vp->debug, vmcb, &vp->vp.registers);
 	svm_vp_init(&vp->vp);
@@ -512,6 +513,21 @@ static void svm_open_msr(uint32_t index, bool read, bool write)
 	}
 }
 
+static void *svm_memory_create(uint32_t trees, uint64_t ram_bytes)
+{
+	uint32_t pages = npt_pages_needed(trees, ram_bytes);
+	void *base = memory_take(pages * PAGE_SIZE, PAGE_SIZE);
+	struct atomic_u64 *free =
+		memory_take(NPT_POOL_WORDS(pages) * sizeof(struct atomic_u64), CACHE_LINE_BYTES);
+	uint32_t *next = memory_take(pages * sizeof(uint32_t), CACHE_LINE_BYTES);
+
+	npt_pool_init(&svm.npt.pool, base, memory_hpa(base).value, pages, free, next);
+	if (!npt_space_init(&svm.npt, trees, asm_cpuid(0x80000001, 0).edx & (1u << 26))) {
+		fault_stop("%u table pages do not suffice for %u trees", pages, trees);
+	}
+	return &svm.npt;
+}
+
 static const struct platform_ops svm_ops = {
 	.name = "svm",
 	.vp_create = svm_vp_create,
@@ -540,7 +556,8 @@ static const struct platform_ops svm_ops = {
 	.clear_interrupt_shadow = svm_clear_interrupt_shadow,
 	.tsc_offset = svm_tsc_offset,
 	.set_tsc_offset = svm_set_tsc_offset,
-	.map = npt_set,
+	.memory_create = svm_memory_create,
+	.memory = &npt_protect_ops,
 	.open_ports = svm_open_ports,
 	.close_ports = svm_close_ports,
 	.open_msr = svm_open_msr,
@@ -571,7 +588,6 @@ const struct platform_ops *svm_platform(uint32_t vps, const char **why)
 	svm.msrpm = memory_take(MSRPM_BYTES, PAGE_SIZE);
 	memset(svm.iopm, 0xff, IOPM_BYTES);
 	memset(svm.msrpm, 0xff, MSRPM_BYTES);
-	npt_init();
 	svm_debug_init_platform();
 	svm.injects_twice = cpu_is_tcg();
 	return &svm_ops;

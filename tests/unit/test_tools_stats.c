@@ -11,6 +11,7 @@
 #include <cmocka.h>
 #include <jansson.h>
 
+#include "core/protect/protect.h"
 #include "core/trace/trace.h"
 #include "tools/stats_json.h"
 #include "tools/summary.h"
@@ -18,6 +19,7 @@
 
 #define VPS	3
 #define ENTRIES 4
+#define REGIONS 3
 
 struct test_block {
 	struct block_header header;
@@ -28,6 +30,7 @@ struct test_block {
 		uint64_t padding[7];
 		struct trace_record record[ENTRIES];
 	} ring[VPS];
+	struct block_region region[REGIONS];
 };
 
 static _Alignas(64) struct test_block block;
@@ -54,7 +57,24 @@ static void make_block(void)
 		.end_tsc = 7000000,
 		.ap_first_request_tsc = 4000000,
 		.ap_last_online_tsc = 4000500,
+		.region_offset = offsetof(struct test_block, region),
+		.regions = REGIONS,
 	};
+	block.region[1] = (struct block_region){
+		.base = 0x200000,
+		.bytes = 0x3000,
+		.transaction = 7,
+		.vp = 2,
+		.by = 1,
+		.target = 0,
+		.reason = PROTECT_VTL_MASK,
+		.state = BLOCK_REGION_DEFERRED,
+		.old_access = ACCESS_ALL,
+		.new_access = ACCESS_READ | ACCESS_EXECUTE_KERNEL,
+		.mixed = 1,
+	};
+	block.region[2] = (struct block_region){
+		.transaction = 8, .reason = 200, .state = 200}; /* of a newer image */
 	for (unsigned vp = 0; vp < VPS; vp++) {
 		for (unsigned counter = 0; counter < COUNTER_ROOM; counter++)
 			block.vp[vp].counter[counter] = 1;
@@ -115,6 +135,12 @@ static void test_block_broken(void **state)
 	BROKEN(bytes, sizeof(block) + 1);
 	BROKEN(bytes, sizeof(block) - 1);
 	BROKEN(bytes, 0);
+	BROKEN(regions, REGIONS + 1);
+	BROKEN(regions, UINT64_MAX / 64 + 2);
+	BROKEN(region_offset, 0);
+	BROKEN(region_offset, offsetof(struct test_block, region) + 8);
+	BROKEN(region_offset, offsetof(struct test_block, region) - 4);
+	BROKEN(region_offset, UINT64_MAX);
 	BROKEN(vps, 0);
 	BROKEN(vps, VPS + 1);
 	BROKEN(vps, UINT32_MAX);
@@ -191,6 +217,30 @@ static json_t *get(json_t *root, const char *first, const char *second)
 	return part;
 }
 
+/* Those that are in use; what a newer image says has no name here. */
+static void expect_regions(json_t *regions)
+{
+	json_t *region = json_array_get(regions, 0);
+
+	assert_int_equal(json_array_size(regions), 2);
+	assert_int_equal(json_integer_value(get(region, "base", NULL)), 0x200000);
+	assert_int_equal(json_integer_value(get(region, "bytes", NULL)), 0x3000);
+	assert_string_equal(json_string_value(get(region, "state", NULL)), "deferred");
+	assert_string_equal(json_string_value(get(region, "old", NULL)), "rwx");
+	assert_string_equal(json_string_value(get(region, "new", NULL)), "r-k");
+	assert_true(json_is_true(get(region, "mixed", NULL)));
+	assert_true(json_is_false(get(region, "hull", NULL)));
+	assert_int_equal(json_integer_value(get(region, "target_vtl", NULL)), 0);
+	assert_int_equal(json_integer_value(get(region, "by_vtl", NULL)), 1);
+	assert_int_equal(json_integer_value(get(region, "vp", NULL)), 2);
+	assert_string_equal(json_string_value(get(region, "reason", NULL)), "vtl-mask");
+	assert_int_equal(json_integer_value(get(region, "transaction", NULL)), 7);
+	region = json_array_get(regions, 1);
+	assert_string_equal(json_string_value(get(region, "state", NULL)), "unknown");
+	assert_string_equal(json_string_value(get(region, "reason", NULL)), "unknown");
+	assert_string_equal(json_string_value(get(region, "new", NULL)), "---");
+}
+
 static void test_stats(void **state)
 {
 	static const char *const exits[] = {"hypercall", "cpuid", "msr", "io", "memory_fault",
@@ -217,6 +267,7 @@ static void test_stats(void **state)
 	for (size_t i = 0; i < ARRAY_SIZE(exits); i++)
 		assert_int_equal(json_integer_value(get(root, "exits", exits[i])), VPS);
 	assert_int_equal(json_integer_value(get(root, "exits", "total")), 12 * VPS);
+	expect_regions(get(root, "protect", "regions"));
 	json_decref(root);
 	free(text);
 }
