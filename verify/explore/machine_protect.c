@@ -18,6 +18,7 @@ static struct block_region regions[REGIONS];
 static struct protect_pinned pins[PINS];
 static struct protect_transaction transactions[MACHINE_VPS];
 static struct sim_nested nested[MACHINE_VPS];
+static bool emulates[MACHINE_VPS]; /* VTL2 may write for the guest, until it releases its lock */
 /* Written with the tables: whoever does not see the other's is not alone under the lock. */
 static struct atomic_u64 writers[SIM_NPT_GIGS];
 
@@ -95,16 +96,11 @@ static const struct protect_ops ops = {
 
 static void name_words(void)
 {
-	for (uint32_t i = 0; i < PROTECT_REGION_SHARDS; i++) {
-		explore_name(&machine_protect.region_lock[i].next, "region_lock[%u].next", i);
-		explore_name(&machine_protect.region_lock[i].serving, "region_lock[%u].serving", i);
-	}
-	for (uint32_t i = 0; i < PROTECT_TABLE_SHARDS; i++) {
-		explore_name(&machine_protect.table_lock[i].next, "table_lock[%u].next", i);
-		explore_name(&machine_protect.table_lock[i].serving, "table_lock[%u].serving", i);
-	}
-	explore_name(&machine_protect.record_lock.next, "record_lock.next");
-	explore_name(&machine_protect.record_lock.serving, "record_lock.serving");
+	for (uint32_t i = 0; i < PROTECT_REGION_SHARDS; i++)
+		explore_name(&machine_protect.region_lock[i].taken, "region_lock[%u]", i);
+	for (uint32_t i = 0; i < PROTECT_TABLE_SHARDS; i++)
+		explore_name(&machine_protect.table_lock[i].taken, "table_lock[%u]", i);
+	explore_name(&machine_protect.record_lock.taken, "record_lock");
 	for (uint32_t i = 0; i < SIM_NPT_GIGS; i++) {
 		explore_name(&machine_npt.gig[i], "gig[%u]", i);
 		explore_name(&writers[i], "writers[%u]", i);
@@ -218,14 +214,25 @@ void machine_write_stay(vp_id_t vp, uint32_t page)
 	machine_exit(vp);
 }
 
-void machine_emulate_write(vp_id_t vp, uint32_t page)
+void machine_emulate_begin(vp_id_t vp, uint32_t page)
 {
 	tlblock_take(&machine_tlblock, vp, VTL0, VTL2);
-	if (protect_access(&machine_protect, VTL0, gpa_of(page)) & ACCESS_WRITE) {
+	emulates[vp] = protect_access(&machine_protect, VTL0, gpa_of(page)) & ACCESS_WRITE;
+}
+
+void machine_emulate_end(vp_id_t vp, uint32_t page)
+{
+	if (emulates[vp]) {
 		machine_use(vp, page, 0);
 		machine_use(vp, page, 0);
 	}
 	tlblock_release_own(&machine_tlblock, vp);
+}
+
+void machine_emulate_write(vp_id_t vp, uint32_t page)
+{
+	machine_emulate_begin(vp, page);
+	machine_emulate_end(vp, page);
 }
 
 enum protect_status machine_commit_ask(

@@ -44,6 +44,10 @@ void machine_write_stay(vp_id_t vp, uint32_t page);
 /* VTL2 writes for the guest, twice, under the TLB lock, if it may. */
 void machine_emulate_write(vp_id_t vp, uint32_t page);
 
+/* The same in two parts; the lock is held between them. In setup, too: the first. */
+void machine_emulate_begin(vp_id_t vp, uint32_t page);
+void machine_emulate_end(vp_id_t vp, uint32_t page);
+
 /*
  * A transaction of one range from page `first` on (4 KiB if `count` is 0), carried out and waited for.
  */

@@ -1,4 +1,5 @@
 /* Permissions: commits against accesses, entries, lock holders, walkers and each other. */
+#include "core/protect/protect_internal.h"
 #include "machine_protect.h"
 #include "scenarios.h"
 
@@ -7,6 +8,12 @@
 /* Ghost words: a deferred commit has returned; VP n began its stay after that. */
 #define GHOST_DEFERRED 8
 #define GHOST_STAY(vp) (9 + (vp))
+
+static void alone_step(void *argument)
+{
+	(void)argument;
+	explore_ghost[GHOST_DEFERRED]++;
+}
 
 static void setup_two(void)
 {
@@ -216,42 +223,109 @@ static void deferred_by_another(uint32_t thread)
 /* --- two commits ---------------------------------------------------------------------------------
  */
 
-/* The same pages: whoever returns has the promise, although the other one may have written it. */
-static void same_twice(uint32_t thread)
+/*
+ * VP 2 has asked, for VTL1, and is suspended for VP 1's lock; its change is written. Whoever asks for
+ * the same then has to wait for the same lock.
+ */
+static void setup_suspended(void)
 {
-	if (thread == 1)
+	machine_protect_setup(2);
+	machine_emulate_begin(1, 0);
+	machine_commit_ask(2, VTL1, 0, 2, READ_ONLY, 0);
+}
+
+static void holder_between(uint32_t thread)
+{
+	if (thread == 1) {
+		machine_emulate_end(1, 0);
 		machine_write_stay(1, 0);
-	else
-		revoke(thread, VTL2, 0, 2, 0);
-}
-
-static void same_twice_holder(uint32_t thread)
-{
-	if (thread == 1)
-		machine_emulate_write(1, 0);
-	else
-		revoke(thread, thread == 0 ? VTL1 : VTL2, 0, 2, 0);
-}
-
-/* Two of VTL1, the first of which is suspended for VP 1's lock while the second one looks. */
-static void suspended_twice(uint32_t thread)
-{
-	if (thread == 0) {
-		machine_emulate_write(0, 0);
 		return;
 	}
-	revoke(thread, VTL1, 0, 2, 0);
+	if (thread == 2) {
+		machine_wait_for_holders(2, VTL1);
+		machine_returned(2, 0);
+		machine_returned(2, 1);
+		return;
+	}
+	revoke(0, VTL2, 0, 2, 0);
 }
 
-/* Both hold TLB locks when they ask. */
-static void holders_commit(uint32_t thread)
+static void holder_between_vtl1(uint32_t thread)
 {
-	tlblock_take(&machine_tlblock, thread, VTL0, VTL2);
-	if (protect_access(&machine_protect, VTL0, GPA((1 - thread) * MACHINE_PAGE_BYTES)) &
-		ACCESS_WRITE)
-		machine_use(thread, 1 - thread, 0);
-	revoke(thread, VTL2, thread, 1, 0);
+	if (thread == 1)
+		machine_emulate_end(1, 0);
+	else
+		revoke(0, VTL1, 0, 2, 0);
+}
+
+/* Both hold TLB locks; VP 1's shootdown waits for VP 0's, and VP 0's commit is to wait for VP 1's. */
+static void setup_holders(void)
+{
+	machine_protect_setup(2);
+	machine_emulate_begin(0, 0);
+	machine_emulate_begin(1, 0);
+	protect_shoot(&machine_protect, 1, VTL2, VTL0, 0, (struct protect_pages){0, 0});
+}
+
+static void holders(uint32_t thread)
+{
+	if (thread == 0)
+		revoke(0, VTL2, 0, 2, 0);
+	else
+		protect_wait(&machine_protect, 1);
 	tlblock_release_own(&machine_tlblock, thread);
+}
+
+/* VP 2's sync, for VTL1, is suspended for VP 1's lock; so has to be another one. */
+static void setup_sync_suspended(void)
+{
+	machine_protect_setup(2);
+	machine_emulate_begin(1, 0);
+	machine_commit(2, VTL2, 0, 2, READ_ONLY, PROTECT_NOT_SENSITIVE);
+	protect_sync(&machine_protect, 2, VTL1);
+}
+
+static void sync_between(uint32_t thread)
+{
+	if (thread == 1)
+		machine_emulate_end(1, 0);
+	else
+		sync_pages(0, VTL1);
+}
+
+/* Records of two at the same time. */
+static void two_pins(uint32_t thread)
+{
+	protect_pin(&machine_protect, thread, GPA(2 * thread * MACHINE_PAGE_BYTES), PAGE_SIZE,
+		PROTECT_PIN_OVERLAY, VTL2);
+	explore_step(alone_step, NULL, "has pinned");
+}
+
+static void both_are_pinned(void)
+{
+	if (machine_protect.pin_count != 2 || explore_ghost[GHOST_DEFERRED] != 2)
+		explore_fail("a record is lost");
+}
+
+/* The lock by itself: what one writes under it, the next one sees. */
+static void lock_alone(uint32_t thread)
+{
+	struct protect_held held = {{0}};
+
+	protect_lock_take(&machine_protect.record_lock, &held, PROTECT_LAYER_RECORD, 0);
+	if (atomic_u64_load(&machine_pte[1], memory_order_relaxed) != 0)
+		explore_fail("two hold one lock");
+	atomic_u64_store(&machine_pte[1], 1 + thread, memory_order_relaxed);
+	atomic_u64_store(&machine_pte[0],
+		atomic_u64_load(&machine_pte[0], memory_order_relaxed) + 1, memory_order_relaxed);
+	atomic_u64_store(&machine_pte[1], 0, memory_order_relaxed);
+	protect_lock_give(&machine_protect.record_lock, &held, PROTECT_LAYER_RECORD, 0);
+}
+
+static void all_have_counted(void)
+{
+	if (explore_latest_u64(&machine_pte[0]) != 2)
+		explore_fail("what was written under the lock is lost");
 }
 
 /* Different pages of one entry: both are written. */
@@ -267,21 +341,6 @@ static void both_are_written(void)
 		explore_fail("the tables do not say what was asked for");
 }
 
-/* Different locks; the records are shared. */
-static void disjoint(uint32_t thread)
-{
-	machine_commit(thread, VTL2, 2 * thread, 2, READ_ONLY, 0);
-	if (machine_protect.transactions == 0)
-		explore_fail("a transaction is not counted");
-}
-
-static void records_are_right(void)
-{
-	if (machine_protect.transactions != 2 || machine_protect.regions_busy != 0 ||
-		machine_protect_final(0) != READ_ONLY || machine_protect_final(2) != READ_ONLY)
-		explore_fail("a record is lost");
-}
-
 /* --- table pages ---------------------------------------------------------------------------------
  */
 
@@ -293,12 +352,19 @@ static void setup_split(void)
 	machine_protect_prime(1, 0);
 }
 
+/* A permission that needs a table page, and there is one by now. */
+static void needs_table(vp_id_t me)
+{
+	if (!protect_ok(machine_commit(me, VTL2, 2, 1, READ_ONLY, 0)))
+		explore_fail("a table page that was freed cannot be had");
+}
+
 /* Granting merges: the table page is free only when VP 1 does not walk it any more. */
 static void merge_against_walk(uint32_t thread)
 {
 	if (thread == 0) {
 		machine_commit(0, VTL2, 0, 1, ACCESS_ALL, 0);
-		machine_commit(0, VTL2, 2, 1, READ_ONLY, 0);
+		needs_table(0);
 		return;
 	}
 	machine_write_stay(1, 1);
@@ -310,18 +376,31 @@ static void merge_and_shoot(uint32_t thread)
 {
 	if (thread == 0) {
 		revoke(0, VTL2, 1, 1, 0);
-		machine_commit(0, VTL2, 2, 1, READ_ONLY, 0);
+		needs_table(0);
 		return;
 	}
 	machine_write_stay(1, 1);
 	machine_write_stay(1, 1);
 }
 
-/* VTL2 walks. */
+/* VTL2 walks. A first attempt may find the page waiting for its lock; a second one must not. */
 static void merge_against_emulation(uint32_t thread)
 {
 	if (thread == 0) {
-		machine_commit(0, VTL1, 0, 1, ACCESS_ALL, 0);
+		machine_commit(0, VTL2, 0, 1, ACCESS_ALL, 0);
+		if (!protect_ok(machine_commit(0, VTL2, 2, 1, READ_ONLY, 0)))
+			needs_table(0);
+		return;
+	}
+	machine_emulate_write(1, 1);
+	machine_emulate_write(1, 1);
+}
+
+/* Revoking merges, for VTL1, which may be suspended for VTL2's walk. */
+static void merge_and_shoot_emulation(uint32_t thread)
+{
+	if (thread == 0) {
+		revoke(0, VTL1, 1, 1, 0);
 		machine_commit(0, VTL1, 2, 1, READ_ONLY, 0);
 		return;
 	}
@@ -334,17 +413,16 @@ static void merge_deferred(uint32_t thread)
 {
 	if (thread == 0) {
 		machine_commit(0, VTL2, 1, 1, READ_ONLY, PROTECT_NOT_SENSITIVE);
-		machine_commit(0, VTL2, 2, 1, READ_ONLY, 0);
+		needs_table(0);
 		return;
 	}
 	machine_write_stay(1, 1);
 	machine_write_stay(1, 1);
 }
 
-static void nothing_leaks(void)
+static void page_2_alone(void)
 {
-	/* One page is in use: the one that page 2's permission needs. */
-	if (machine_protect_final(2) == READ_ONLY && machine_protect_final(3) != ACCESS_ALL)
+	if (machine_protect_final(3) != ACCESS_ALL)
 		explore_fail("the tables do not say what was asked for");
 }
 
@@ -402,27 +480,31 @@ const struct explore_scenario protect_scenarios[] = {
 		deferred_then_sensitive, NULL, false},
 	{"protect-defer-other", "deferred by one, wanted at once by another", 2, true,
 		setup_deferred, deferred_by_another, NULL, false},
-	{"protect-holders", "both hold TLB locks and commit", 2, true, setup_empty, holders_commit,
+	{"protect-lock", "the lock alone", 2, true, setup_empty, lock_alone, all_have_counted,
+		false},
+	{"protect-pins", "the records of two", 2, true, setup_empty, two_pins, both_are_pinned,
+		false},
+	{"protect-holders", "each waits for the other's TLB lock", 2, true, setup_holders, holders,
 		NULL, false},
-	{"protect-halves", "two commits on one table", 2, true, setup_empty, halves,
+	{"protect-sync-between", "two syncs and a lock holder between them", 2, true,
+		setup_sync_suspended, sync_between, NULL, false},
+	{"protect-halves", "two commits on one table", 2, false, setup_empty, halves,
 		both_are_written, false},
-	{"protect-disjoint", "two commits under different locks", 2, true, setup_empty, disjoint,
-		records_are_right, false},
 	{"protect-merge", "a table page merged away against a walk", 2, true, setup_split,
-		merge_against_walk, nothing_leaks, false},
+		merge_against_walk, page_2_alone, false},
 	{"protect-merge-shoot", "the same, with a shootdown", 2, true, setup_split, merge_and_shoot,
-		nothing_leaks, false},
+		page_2_alone, false},
 	{"protect-merge-defer", "the same, deferred", 2, true, setup_split, merge_deferred,
-		nothing_leaks, false},
+		page_2_alone, false},
 	{"protect-merge-emulate", "a table page merged away under VTL2's walk", 2, true,
-		setup_split, merge_against_emulation, nothing_leaks, false},
+		setup_split, merge_against_emulation, page_2_alone, false},
+	{"protect-merge-vtl1", "the same, with a shootdown for VTL1", 2, true, setup_split,
+		merge_and_shoot_emulation, page_2_alone, false},
 	{"protect-pin", "a pin against a commit", 2, true, setup_empty, pin_against_commit,
 		pinned_as_it_was, false},
-	{"protect-twice", "two commits of one change against writes", 3, false, setup_two,
-		same_twice, NULL, false},
-	{"protect-twice-holder", "two commits and a lock holder between them", 3, false,
-		setup_empty, same_twice_holder, NULL, false},
-	{"protect-twice-vtl1", "two commits of VTL1's and a lock holder", 3, false, setup_empty,
-		suspended_twice, NULL, false},
+	{"protect-suspended", "two commits of VTL1's and a lock holder between them", 2, true,
+		setup_suspended, holder_between_vtl1, NULL, false},
+	{"protect-between", "two commits and a lock holder between them", 3, false, setup_suspended,
+		holder_between, NULL, false},
 };
 const uint32_t protect_scenario_count = ARRAY_SIZE(protect_scenarios);
