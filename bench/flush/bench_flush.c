@@ -19,10 +19,10 @@
 #include <time.h>
 
 #include "bench/flush/design.h"
+#include "bench/measure.h"
 
 #define VPS_MAX	     1024
 #define THREADS_MAX  2
-#define ROUNDS_MAX   31
 #define BUCKETS	     4096 /* of a nanosecond histogram: linear below 2048, then 64 per doubling */
 #define PREEMPTED_NS 1e6
 #define REQUESTS_MIN 100
@@ -77,14 +77,6 @@ void *bench_allocate(size_t bytes)
 	if (!memory)
 		abort();
 	return memset(memory, 0, bytes);
-}
-
-static uint64_t now_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000000ull + (uint64_t)now.tv_nsec;
 }
 
 /* Nanoseconds per cycle of the time stamp counter. */
@@ -322,27 +314,6 @@ static struct outcome measure(const struct design *which, uint32_t milliseconds)
 
 /* --- rounds and reports
  * ------------------------------------------------------------------------------ */
-
-static int by_value(const void *a, const void *b)
-{
-	double left = *(const double *)a;
-	double right = *(const double *)b;
-
-	return (left > right) - (left < right);
-}
-
-struct spread {
-	double low, middle, high;
-};
-
-static struct spread spread_of(const double *values, uint32_t count)
-{
-	double sorted[ROUNDS_MAX];
-
-	memcpy(sorted, values, count * sizeof(*values));
-	qsort(sorted, count, sizeof(*sorted), by_value);
-	return (struct spread){sorted[0], sorted[count / 2], sorted[count - 1]};
-}
 
 /* The table that bench/report puts into the document. */
 #define TABLE_BEGIN                                                                                                  \

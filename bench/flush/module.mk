@@ -4,7 +4,7 @@ FLUSH_BENCH_SRCS := $(sort $(wildcard bench/flush/*.c)) \
 	$(sort $(foreach room,vpset run flush tlblock,$(wildcard core/$(room)/*.c)))
 
 $(B)/bench/bench-flush: $(FLUSH_BENCH_SRCS) $(RULES) \
-		$(wildcard bench/flush/*.h core/*.h core/*/*.h include/parapet/*.h)
+		$(wildcard bench/*.h bench/flush/*.h core/*.h core/*/*.h include/parapet/*.h)
 	@mkdir -p $(@D)
 	$(call say,CC,$@)
 	$(Q)$(CC) $(filter-out -MMD -MP,$(HOST_CFLAGS)) -pthread $(FLUSH_BENCH_SRCS) -o $@

@@ -20,9 +20,14 @@
 #define PROTECT_TABLE_SHARDS 16
 #endif
 
-/* Bytes of address that share a shard: what a table of the last level covers, and of the next. */
+/*
+ * Bytes of address that share a shard: what a table of the last level covers, and of the next. The
+ * explorer's tables are smaller.
+ */
+#ifndef PROTECT_REGION_SHARD_BYTES
 #define PROTECT_REGION_SHARD_BYTES SIZE_2M
 #define PROTECT_TABLE_SHARD_BYTES  SIZE_1G
+#endif
 
 struct protect_lock {
 	_Alignas(CACHE_LINE_BYTES) struct atomic_u32 taken; /* 1: somebody has it */

@@ -121,9 +121,15 @@ static void tlblock_wait_for(struct tlblock *tlblock, vp_id_t waiter, enum vtl c
 	uint64_t bit = 1ull << (waiter % TLBLOCK_VPS_PER_WORD * 4 + caller);
 	struct atomic_u64 *waiters = tlblock_waiters(tlblock, holder, index, word);
 
-	/* Relaxed, all three: T6 puts them before the second look; see tlblock_serve. */
+	/*
+	 * Relaxed, all four: T6 puts them before the second look; see tlblock_serve. One bit, one
+	 * count: a caller that has asked for several flushes in one go may wait for this lock
+	 * already. (A bit of an earlier turn cannot be met: the holder has exchanged it away before
+	 * it took the lock again, and nothing comes between an exchange and what it read.)
+	 */
 	atomic_u64_fetch_add(waiting, 1, memory_order_relaxed);
-	atomic_u64_fetch_or(waiters, bit, memory_order_relaxed);
+	if (atomic_u64_fetch_or(waiters, bit, memory_order_relaxed) & bit)
+		atomic_u64_fetch_add(waiting, ~0ull, memory_order_relaxed);
 	atomic_u64_fetch_or(&lock->asked, 1ull << word, memory_order_relaxed);
 	/* T6, pairs with T5: see there. */
 	atomic_fence(memory_order_seq_cst);

@@ -1,9 +1,9 @@
 # The machine of threads: for the unit tests, under ThreadSanitizer, and for hours.
 
 SIM_SRCS := $(sort $(filter-out %/sim_main.c,$(wildcard platform/sim/*.c)))
-SIM_CORE := $(sort $(foreach room,vpset run flush tlblock,$(wildcard core/$(room)/*.c)))
+SIM_CORE := $(sort $(foreach room,vpset run flush tlblock protect trace,$(wildcard core/$(room)/*.c)))
 SIM_UNIT_OBJS := $(SIM_SRCS:%.c=$(B)/unit/obj/%.o)
-SIM_CFLAGS := $(filter-out -MMD -MP,$(HOST_CFLAGS)) -pthread
+SIM_CFLAGS := $(filter-out -MMD -MP,$(HOST_CFLAGS)) -pthread -DPARAPET_SIM
 SIM_DEPS := $(SIM_SRCS) $(SIM_CORE) platform/sim/sim_main.c $(RULES) \
 	$(wildcard platform/sim/*.h core/*.h core/*/*.h include/parapet/*.h)
 
@@ -25,13 +25,23 @@ $(B)/sim/sim-tsan: $(SIM_DEPS)
 	$(Q)$(CC) $(SIM_CFLAGS) -fsanitize=thread -Wno-tsan $(filter %.c,$^) -o $@
 
 SIM_MINUTES ?= 10
+SIM_FLIPS   ?= 100000000
 
-.PHONY: sim sim-tsan stress-sim
+.PHONY: sim sim-tsan sim-flips stress-sim
 sim: $(B)/sim/sim
 	$(Q)$< --vps 2 --seconds 10
+	$(Q)$< --vps 3 --protect 10
 
 sim-tsan: $(B)/sim/sim-tsan
 	$(Q)$< --vps 3 --seconds 10
+	$(Q)$< --vps 3 --flips 1000000
+
+# The short run of `make check`.
+check-programs: $(B)/sim/sim-tsan
+
+# SIM_FLIPS changes of a page's permission against attackers; says how far it has come.
+sim-flips: $(B)/sim/sim
+	$(Q)$< --vps 3 --flips $(SIM_FLIPS)
 
 # One minute each with 2 to 6 VPs and a new seed, SIM_MINUTES altogether.
 stress-sim: $(B)/sim/sim
@@ -39,4 +49,4 @@ stress-sim: $(B)/sim/sim
 		$< --vps $$((2 + minute % 5)) --seconds 60 --seed $$minute || exit 1; \
 	done
 
-stress: stress-sim
+stress: stress-sim sim-flips

@@ -21,6 +21,7 @@
 #define STEPS_MAX      2000
 #define WORDS_MAX      512
 #define NAME_MAX_BYTES 40
+#define WATCHED_MAX    16
 
 enum thread_status {
 	READY,
@@ -70,6 +71,15 @@ static uint16_t word_index[WORDS_MAX * 4]; /* by address: number of the word plu
 static uint32_t word_count;
 static uint32_t execution;
 static bool start_over;
+
+/* Plain memory under locks. */
+static struct {
+	const void *memory;
+	size_t bytes;
+} watched[WATCHED_MAX];
+static uint32_t watched_count;
+static const char *watched_locks;
+static size_t watched_locks_bytes;
 
 static uint32_t choice[STEPS_MAX];
 static uint32_t choice_limit[STEPS_MAX];
@@ -289,10 +299,41 @@ static uint64_t access_private(enum explore_kind kind, const void *address, uint
 	return found;
 }
 
+void explore_watch(const void *memory, size_t bytes)
+{
+	if (watched_count == WATCHED_MAX || bytes % sizeof(uint64_t) != 0) {
+		fprintf(stderr, "explore: too much to watch\n");
+		exit(2);
+	}
+	watched[watched_count].memory = memory;
+	watched[watched_count++].bytes = bytes;
+}
+
+void explore_watch_locks(const void *locks, size_t bytes)
+{
+	watched_locks = locks;
+	watched_locks_bytes = bytes;
+}
+
+static uint64_t hash_watched(uint64_t hash)
+{
+	for (uint32_t i = 0; i < watched_count; i++) {
+		for (size_t at = 0; at < watched[i].bytes; at += sizeof(uint64_t)) {
+			uint64_t word;
+
+			memcpy(&word, (const char *)watched[i].memory + at, sizeof(word));
+			hash = memory_mix(hash, word);
+		}
+	}
+	return hash;
+}
+
 static uint64_t wait_for_turn(struct thread *self)
 {
 	yield_to_scheduler();
 	self->history = memory_mix(self->history, self->answer + 1);
+	if ((size_t)((const char *)self->address - watched_locks) < watched_locks_bytes)
+		self->history = hash_watched(self->history);
 	return self->answer;
 }
 
@@ -486,7 +527,7 @@ static uint64_t state_hash(void)
 	}
 	for (uint32_t i = 0; i < EXPLORE_GHOSTS; i++)
 		hash = memory_mix(hash, explore_ghost[i]);
-	hash = memory_hash(hash, live);
+	hash = hash_watched(memory_hash(hash, live));
 	return hash ? hash : 1;
 }
 
@@ -546,6 +587,8 @@ static void begin_execution(void)
 	execution++;
 	failure = NULL;
 	memset(explore_ghost, 0, sizeof(explore_ghost));
+	watched_count = 0;
+	watched_locks_bytes = 0;
 	memory_reset();
 	scenario->setup();
 	make_locations();

@@ -3,8 +3,8 @@
  * outcome that the memory model allows, and stops at the first failure with its schedule.
  *
  * A program is a scenario: setup() makes its memory what it is at the start, thread(n) are its
- * threads. Everything the threads share goes through core/atomic.h or explore_step; all else
- * belongs to one thread. Threads are deterministic but for what accesses and explore_choose return.
+ * threads. Everything the threads share goes through core/atomic.h or explore_step, or is plain
+ * memory under a lock that setup has named to explore_watch; all else belongs to one thread. Threads are deterministic but for what accesses and explore_choose return.
  */
 #ifndef PARAPET_EXPLORE_H
 #define PARAPET_EXPLORE_H
@@ -70,6 +70,14 @@ void explore_relax_forever(void);
 /* Words that steps and the end read and write, and that tell states apart; zero at the start. */
 #define EXPLORE_GHOSTS 16
 extern uint64_t explore_ghost[EXPLORE_GHOSTS];
+
+/*
+ * In setup: plain memory that several threads use under locks, and that tells states apart; a multiple
+ * of eight bytes. What a thread knows of it, it has read after an access to a word of the locks, so
+ * the content counts as part of the answer to those.
+ */
+void explore_watch(const void *memory, size_t bytes);
+void explore_watch_locks(const void *locks, size_t bytes);
 
 /* Whether this is setup (or the end), where there are no threads. */
 bool explore_in_setup(void);

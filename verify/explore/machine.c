@@ -4,6 +4,7 @@
  * it might still be on its way).
  */
 #include "machine.h"
+#include "machine_protect.h"
 
 #include <string.h>
 
@@ -123,8 +124,10 @@ bool machine_enter(vp_id_t vp, enum vtl vtl)
 		run_enter_withdraw(&machine_run, vp);
 		return false;
 	}
-	if (full && vtl == VTL0)
+	if (full && vtl == VTL0) {
 		memset(tlb[vp].cached, 0, sizeof(tlb[vp].cached));
+		machine_protect_flush(vp);
+	}
 	flush_entered(&machine_flush, vp, vtl);
 	return true;
 }
@@ -236,18 +239,18 @@ void machine_returned(vp_id_t me, uint32_t page)
 }
 
 /* The VTL that asked is suspended: sleep until the last holder wakes the VP. */
-static void wait_for_holders(vp_id_t me)
+void machine_wait_for_holders(vp_id_t me, enum vtl caller)
 {
-	while (tlblock_is_suspended(&machine_tlblock, me, VTL0)) {
+	while (tlblock_is_suspended(&machine_tlblock, me, caller)) {
 		machine_hold_off_kicks(me);
 		run_idle_begin(&machine_run, me);
-		if (tlblock_is_suspended(&machine_tlblock, me, VTL0))
+		if (tlblock_is_suspended(&machine_tlblock, me, caller))
 			machine_sleep(me, false);
 		run_idle_end(&machine_run, me);
 	}
 }
 
-void machine_flush_pages(vp_id_t me, uint32_t first, uint32_t count, uint64_t mask, bool full)
+void machine_flush_ask(vp_id_t me, uint32_t first, uint32_t count, uint64_t mask, bool full)
 {
 	uint64_t ranges[MACHINE_PAGES];
 	struct flush_request request = {
@@ -265,8 +268,13 @@ void machine_flush_pages(vp_id_t me, uint32_t first, uint32_t count, uint64_t ma
 		atomic_u64_store(&machine_pte[first + i], 1, memory_order_relaxed);
 	}
 	tlblock_release_own(&machine_tlblock, me);
-	if (flush_request(&machine_flush, me, &request) == FLUSH_SUSPENDED)
-		wait_for_holders(me);
+	flush_request(&machine_flush, me, &request);
+}
+
+void machine_flush_pages(vp_id_t me, uint32_t first, uint32_t count, uint64_t mask, bool full)
+{
+	machine_flush_ask(me, first, count, mask, full);
+	machine_wait_for_holders(me, VTL0);
 	for (uint32_t i = 0; i < count; i++)
 		machine_returned(me, first + i);
 }

@@ -67,6 +67,10 @@ uint64_t machine_translated(vp_id_t vp, uint32_t page);
  */
 void machine_flush_pages(vp_id_t me, uint32_t first, uint32_t count, uint64_t mask, bool full);
 
+/* The same in two parts: asks, and does not wait; waits, for all that was asked for. */
+void machine_flush_ask(vp_id_t me, uint32_t first, uint32_t count, uint64_t mask, bool full);
+void machine_wait_for_holders(vp_id_t me, enum vtl caller);
+
 /* Says that what made the page's old translation stale has returned to its caller. */
 void machine_returned(vp_id_t me, uint32_t page);
 

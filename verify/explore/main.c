@@ -11,7 +11,7 @@
 #include "parapet/types.h"
 #include "scenarios.h"
 
-static const struct explore_scenario *all[64];
+static const struct explore_scenario *all[96];
 static uint32_t all_count;
 
 static void collect(const struct explore_scenario *scenarios, uint32_t count)
@@ -103,6 +103,7 @@ int main(int argc, char **argv)
 	collect(ring_scenarios, ring_scenario_count);
 	collect(run_scenarios, run_scenario_count);
 	collect(tlblock_scenarios, tlblock_scenario_count);
+	collect(protect_scenarios, protect_scenario_count);
 	for (int i = 1; i < argc; i++) {
 		if (strcmp(argv[i], "--short") == 0) {
 			short_run = true;

@@ -117,6 +117,21 @@ static void wait_twice(uint32_t thread)
 	emulate(1, 1);
 }
 
+/* Two flushes in one go: the waiter may find a lock that it waits for already. */
+static void ask_twice(uint32_t thread)
+{
+	if (thread == 0) {
+		machine_flush_ask(0, 0, 1, 1 << 1, true);
+		machine_flush_ask(0, 1, 1, 1 << 1, true);
+		machine_wait_for_holders(0, VTL0);
+		machine_returned(0, 0);
+		machine_returned(0, 1);
+		return;
+	}
+	emulate(1, 0);
+	emulate(1, 1);
+}
+
 const struct explore_scenario tlblock_scenarios[] = {
 	{"lock-walk", "a walk under the lock against a flush", 2, true, machine_setup,
 		walk_under_lock, NULL, false},
@@ -128,6 +143,7 @@ const struct explore_scenario tlblock_scenarios[] = {
 		false},
 	{"lock-each-other", "two hold and ask each other", 2, true, machine_setup, each_other, NULL,
 		false},
+	{"lock-ask-twice", "two flushes, one wait", 2, true, machine_setup, ask_twice, NULL, false},
 	{"lock-wait-twice", "two flushes against two turns", 2, false, machine_setup, wait_twice,
 		NULL, false},
 	{"lock-two-holders", "the last of two holders wakes", 3, false, machine_setup, two_holders,

@@ -1,0 +1,267 @@
+/* Permissions on the scenarios' machine; see the header. */
+#include "machine_protect.h"
+
+#include <string.h>
+
+#define REGIONS	     16
+#define REGIONS_SEEN 6 /* records that a scenario uses */
+#define PINS	     4
+#define TABLES_MAX   6
+
+struct protect machine_protect;
+struct sim_npt machine_npt;
+struct sim_npt_pool machine_pool;
+
+static struct sim_npt_page tables[TABLES_MAX];
+static struct protect_vp protect_vps[MACHINE_VPS];
+static struct block_region regions[REGIONS];
+static struct protect_pinned pins[PINS];
+static struct protect_transaction transactions[MACHINE_VPS];
+static struct sim_nested nested[MACHINE_VPS];
+static bool emulates[MACHINE_VPS]; /* VTL2 may write for the guest, until it releases its lock */
+/* Written with the tables: whoever does not see the other's is not alone under the lock. */
+static struct atomic_u64 writers[SIM_NPT_GIGS];
+
+static bool can(void *platform, enum vtl target, uint32_t access)
+{
+	(void)platform;
+	(void)target;
+	(void)access;
+	return true;
+}
+
+static bool prepare(void *platform, struct protect_batch *batch)
+{
+	(void)platform;
+	return sim_npt_prepare(&machine_npt, batch);
+}
+
+static void alone_step(void *argument)
+{
+	struct atomic_u64 *writer = argument;
+
+	if (!explore_view_is_latest(writer))
+		explore_fail(
+			"two write the same tables, and one does not see what the other wrote");
+	atomic_u64_store(writer, 1, memory_order_relaxed);
+}
+
+static void write(void *platform, struct protect_batch *batch)
+{
+	(void)platform;
+	if (!explore_in_setup())
+		explore_step(alone_step, &writers[batch->ranges[0].base >> SIM_NPT_TOP_BITS],
+			"writes tables");
+	sim_npt_write(&machine_npt, batch);
+}
+
+static uint32_t access_now(void *platform, enum vtl target, gpa_t gpa)
+{
+	bool freed = false;
+	uint32_t access = sim_npt_access(&machine_npt, gpa, &freed);
+
+	(void)platform;
+	(void)target;
+	if (freed)
+		explore_fail("VTL2 walks a table page that has been freed");
+	return access;
+}
+
+static struct protect_pages join(
+	void *platform, struct protect_pages first, struct protect_pages second)
+{
+	(void)platform;
+	return sim_npt_join(&machine_pool, first, second);
+}
+
+static void release(void *platform, struct protect_pages pages)
+{
+	(void)platform;
+	sim_npt_release(&machine_pool, pages);
+}
+
+static void broken(const char *what)
+{
+	explore_fail(what);
+}
+
+static const struct protect_ops ops = {
+	.can = can,
+	.prepare = prepare,
+	.write = write,
+	.access = access_now,
+	.join = join,
+	.release = release,
+};
+
+static void name_words(void)
+{
+	for (uint32_t i = 0; i < PROTECT_REGION_SHARDS; i++)
+		explore_name(&machine_protect.region_lock[i].taken, "region_lock[%u]", i);
+	for (uint32_t i = 0; i < PROTECT_TABLE_SHARDS; i++)
+		explore_name(&machine_protect.table_lock[i].taken, "table_lock[%u]", i);
+	explore_name(&machine_protect.record_lock.taken, "record_lock");
+	for (uint32_t i = 0; i < SIM_NPT_GIGS; i++) {
+		explore_name(&machine_npt.gig[i], "gig[%u]", i);
+		explore_name(&writers[i], "writers[%u]", i);
+	}
+	for (uint32_t i = 0; i < TABLES_MAX; i++) {
+		explore_name(&tables[i].life, "table[%u].life", i);
+		for (uint32_t j = 0; j < SIM_NPT_ENTRIES; j++)
+			explore_name(&tables[i].entry[j], "table[%u].entry[%u]", i, j);
+	}
+	explore_name(&machine_pool.used, "pool.used");
+	explore_name(&machine_pool.hand, "pool.hand");
+}
+
+/* What is plain and under locks. */
+static void watch(void)
+{
+	const char *from = (const char *)&machine_protect.region;
+	const char *to = (const char *)(&machine_protect + 1);
+
+	explore_watch_locks(machine_protect.region_lock,
+		(size_t)(from - (const char *)machine_protect.region_lock));
+	explore_watch(from, (size_t)(to - from));
+	explore_watch(regions, REGIONS_SEEN * sizeof(*regions));
+	explore_watch(pins, sizeof(*pins));
+	for (uint32_t i = 0; i < machine_pool.count; i++)
+		explore_watch(&tables[i].next, sizeof(tables[i].next));
+	for (vp_id_t vp = 0; vp < MACHINE_VPS; vp++)
+		explore_watch(protect_vps[vp].pending, sizeof(protect_vps[vp].pending));
+}
+
+void machine_protect_setup(uint32_t table_count)
+{
+	static const struct protect_span ram = {0, MACHINE_PAGES * MACHINE_PAGE_BYTES};
+	const struct protect_config config = {
+		.vps = protect_vps,
+		.flush = &machine_flush,
+		.ops = &ops,
+		.broken = broken,
+		.targets = 1,
+		.region = regions,
+		.region_count = REGIONS,
+		.pin = pins,
+		.pin_room = PINS,
+	};
+
+	machine_setup();
+	memset(tables, 0, sizeof(tables));
+	memset(protect_vps, 0, sizeof(protect_vps));
+	memset(regions, 0, sizeof(regions));
+	memset(pins, 0, sizeof(pins));
+	memset(nested, 0, sizeof(nested));
+	memset(writers, 0, sizeof(writers));
+	memset(&machine_protect, 0, sizeof(machine_protect));
+	sim_npt_pool_init(&machine_pool, tables, table_count);
+	sim_npt_init(&machine_npt, &machine_pool, ACCESS_ALL);
+	protect_init(&machine_protect, &config);
+	protect_set_ram(&machine_protect, &ram, 1);
+	watch();
+	if (explore_names_wanted())
+		name_words();
+}
+
+static gpa_t gpa_of(uint32_t page)
+{
+	return GPA(page * MACHINE_PAGE_BYTES);
+}
+
+static uint32_t may(vp_id_t vp, uint32_t page)
+{
+	bool freed = false;
+	uint32_t access = sim_nested_access(&nested[vp], &machine_npt, gpa_of(page), &freed);
+
+	if (freed)
+		explore_fail("a processor walks a table page that has been freed");
+	return access;
+}
+
+void machine_protect_prime(vp_id_t vp, uint32_t page)
+{
+	may(vp, page);
+}
+
+void machine_protect_map(uint32_t page, uint32_t count, uint32_t access)
+{
+	protect_map(&machine_protect, VTL0, gpa_of(page), count * MACHINE_PAGE_BYTES, access);
+}
+
+void machine_protect_flush(vp_id_t vp)
+{
+	sim_nested_flush(&nested[vp]);
+}
+
+bool machine_can_write(vp_id_t vp, uint32_t page)
+{
+	return may(vp, page) & ACCESS_WRITE;
+}
+
+void machine_write(vp_id_t vp, uint32_t page)
+{
+	if (machine_can_write(vp, page))
+		machine_use(vp, page, 0);
+	else
+		sim_nested_drop(&nested[vp], gpa_of(page));
+}
+
+void machine_write_stay(vp_id_t vp, uint32_t page)
+{
+	machine_enter(vp, VTL0);
+	machine_write(vp, page);
+	machine_run_on(vp);
+	machine_exit(vp);
+}
+
+void machine_emulate_begin(vp_id_t vp, uint32_t page)
+{
+	tlblock_take(&machine_tlblock, vp, VTL0, VTL2);
+	emulates[vp] = protect_access(&machine_protect, VTL0, gpa_of(page)) & ACCESS_WRITE;
+}
+
+void machine_emulate_end(vp_id_t vp, uint32_t page)
+{
+	if (emulates[vp]) {
+		machine_use(vp, page, 0);
+		machine_use(vp, page, 0);
+	}
+	tlblock_release_own(&machine_tlblock, vp);
+}
+
+void machine_emulate_write(vp_id_t vp, uint32_t page)
+{
+	machine_emulate_begin(vp, page);
+	machine_emulate_end(vp, page);
+}
+
+enum protect_status machine_commit_ask(
+	vp_id_t me, enum vtl by, uint32_t first, uint32_t count, uint32_t access, uint32_t flags)
+{
+	struct protect_transaction *transaction = &transactions[me];
+
+	protect_begin(&machine_protect, transaction, me, by, VTL0, PROTECT_TEST, flags);
+	protect_add(&machine_protect, transaction, gpa_of(first),
+		count ? count * MACHINE_PAGE_BYTES : PAGE_SIZE, access);
+	return protect_commit(&machine_protect, transaction);
+}
+
+enum protect_status machine_commit(
+	vp_id_t me, enum vtl by, uint32_t first, uint32_t count, uint32_t access, uint32_t flags)
+{
+	enum protect_status status = machine_commit_ask(me, by, first, count, access, flags);
+
+	if (status == PROTECT_SUSPENDED)
+		machine_wait_for_holders(me, by);
+	return status;
+}
+
+uint32_t machine_protect_final(uint32_t page)
+{
+	uint64_t entry =
+		explore_latest_u64(&machine_npt.gig[gpa_of(page).value >> SIM_NPT_TOP_BITS]);
+
+	for (uint32_t bits = SIM_NPT_TOP_BITS; entry & SIM_NPT_TABLE; bits -= SIM_NPT_LEVEL_BITS)
+		entry = explore_latest_u64(sim_npt_entry(&machine_pool, entry, gpa_of(page), bits));
+	return (uint32_t)(entry & ACCESS_ALL);
+}
