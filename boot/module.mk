@@ -6,6 +6,13 @@ CORE_SRCS := $(filter core/%,$(PORTABLE_SRCS)) \
 CORE_ASM  := $(wildcard arch/x86/*.S boot/core/*.S platform/svm/*.S)
 CORE_OBJS := $(sort $(CORE_SRCS:%.c=$(B)/core/%.o) $(CORE_ASM:%.S=$(B)/core/%.S.o))
 
+# The image has less than 128 KiB of text. What runs at every exit, entry and flush is compiled for
+# speed, all else for size, which saves 33 KiB.
+CORE_FAST := $(wildcard core/flush/*.c core/run/*.c core/tlblock/*.c core/vpset/*.c platform/svm/svm*.c) \
+	partition/run.c partition/halt.c partition/cpuid.c hv/hv_call.c hv/hv_flush.c hv/hv_ipi.c
+$(CORE_FAST:%.c=$(B)/core/%.o): CORE_OPTIMISE := -O2
+CORE_OPTIMISE := -Os
+
 # The shim runs below 2 GiB, in an identity map: the same sources, another code model.
 SHIM_CFLAGS := $(filter-out -mcmodel=kernel,$(MACHINE_CFLAGS)) -mcmodel=small
 SHIM_SRCS := $(wildcard boot/shim/*.c boot/handover/*.c boot/load/*.c) \
@@ -21,7 +28,7 @@ all: $(B)/parapet.elf
 $(B)/core/%.o: %.c $(RULES)
 	@mkdir -p $(@D)
 	$(call say,CC,$@)
-	$(Q)$(CC) $(MACHINE_CFLAGS) -c $< -o $@
+	$(Q)$(CC) $(MACHINE_CFLAGS) $(CORE_OPTIMISE) -c $< -o $@
 
 $(B)/core/%.S.o: %.S $(RULES)
 	@mkdir -p $(@D)
