@@ -61,6 +61,9 @@ struct vp {
 	bool nmi_pending;
 	bool nmi_masked; /* until the guest's IRET */
 	bool nmi_stepping; /* that IRET is being stepped over */
+	bool halted; /* waits in VTL2 for what ends the guest's HLT (halt.c) */
+	bool halt_exits; /* the guest's HLT exits now */
+	uint64_t kicked_rip; /* where the latest kick met the guest */
 	uint64_t mtrr_def_type;
 	uint64_t mtrr_variable[16];
 	uint64_t mtrr_fixed[11];
@@ -153,7 +156,10 @@ void vp_deny(struct vp *vp, enum block_counter counter, uint64_t what);
 void vp_inject_exception(struct vp *vp, uint8_t vector, bool has_error, uint32_t error);
 void vp_inject_page_fault(struct vp *vp, gva_t address, uint32_t error);
 
-/* Steps over the instruction that exited; decodes it if the platform did not say how long it is. */
-void vp_skip_instruction(struct vp *vp);
+/*
+ * Steps over the instruction that exited; decodes it if the platform did not say how long it is. True
+ * if the guest has asked for a trap after it, which is now on its way.
+ */
+bool vp_skip_instruction(struct vp *vp);
 
 #endif

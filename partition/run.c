@@ -11,6 +11,7 @@
 #include "hv/hv_call.h"
 #include "partition/exits.h"
 #include "partition/guest_access.h"
+#include "partition/halt.h"
 #include "partition/policy.h"
 #include "partition/wakeup.h"
 
@@ -55,7 +56,7 @@ void vp_inject_page_fault(struct vp *vp, gva_t address, uint32_t error)
 	vp_inject_exception(vp, VECTOR_PF, true, error);
 }
 
-void vp_skip_instruction(struct vp *vp)
+bool vp_skip_instruction(struct vp *vp)
 {
 	struct insn_registers *registers = &vp->platform->registers;
 
@@ -67,7 +68,7 @@ void vp_skip_instruction(struct vp *vp)
 
 		if (!length) {
 			/* Another VP has rewritten it since: the exit is over, the new bytes run. */
-			return;
+			return false;
 		}
 		vp->exit.next_rip = registers->rip + length;
 		if (mode != INSN_LONG64) {
@@ -77,7 +78,7 @@ void vp_skip_instruction(struct vp *vp)
 	registers->rip = vp->exit.next_rip;
 	registers->rflags &= ~RFLAGS_RF;
 	vp->partition->ops->clear_interrupt_shadow(vp->platform);
-	vp->partition->ops->finish_instruction(vp->platform);
+	return vp->partition->ops->finish_instruction(vp->platform);
 }
 
 /*
@@ -218,6 +219,7 @@ static void handle_exit(struct vp *vp)
 	case VP_EXIT_NMI:
 		vp_count_event(vp, COUNTER_KICK_RECEIVED);
 		keep_halt_from_sleeping(vp);
+		halt_note_kick(vp);
 		return;
 	case VP_EXIT_DEBUG:
 		handle_debug(vp);
@@ -226,8 +228,10 @@ static void handle_exit(struct vp *vp)
 		handle_interrupt(vp);
 		return;
 	case VP_EXIT_INIT_SIPI:
+		return; /* taken when the window opened */
 	case VP_EXIT_HALT:
-		return; /* taken when the window opened, or not intercepted at all */
+		halt_begin(vp);
+		return;
 	case VP_EXIT_SHUTDOWN:
 		end_guest(vp, BLOCK_END_TRIPLE_FAULT, 0);
 	case VP_EXIT_OTHER:
@@ -251,6 +255,7 @@ static void serve_nmi(struct vp *vp)
 	}
 	vp->nmi_pending = false;
 	vp->nmi_masked = true;
+	vp->halted = false;
 	ops->watch_iret(vp->platform, true);
 	vp_count_event(vp, COUNTER_NMI_INJECTED);
 	trace_write(
@@ -350,11 +355,13 @@ static bool enter(struct vp *vp)
 	if (full) {
 		partition->ops->flush_at_entry(vp->platform, full);
 	}
-	partition->ops->enter(vp->platform, &vp->exit);
+	partition->ops->enter(vp->platform);
+	/* Others wait for nothing but this: first of all. */
+	run_exited(&partition->run, vp->id);
 	if (full) {
 		flush_entered(&partition->flush, vp->id, VTL0);
 	}
-	run_exited(&partition->run, vp->id);
+	partition->ops->read_exit(vp->platform, &vp->exit);
 	partition->ops->kicks_open();
 	return true;
 }
@@ -368,6 +375,8 @@ void vp_run(struct vp *vp)
 			idle(vp, false);
 		} else if (tlblock_is_suspended(&vp->partition->tlblock, vp->id, VTL0)) {
 			idle(vp, true);
+		} else if (vp->halted) {
+			halt_wait(vp);
 		} else if (enter(vp)) {
 			vp->block->counter[vp->exit.kind]++;
 			handle_exit(vp);

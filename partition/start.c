@@ -61,6 +61,7 @@ static void reset(struct vp *vp)
 	vp->nmi_pending = false;
 	vp->nmi_masked = false;
 	vp->nmi_stepping = false;
+	vp->halted = false;
 	vp->entered = false;
 }
 

@@ -29,6 +29,9 @@ uint32_t apic_read(uint32_t offset)
 
 void apic_write(uint32_t offset, uint32_t value)
 {
+	if (offset == APIC_TPR) {
+		cpu_this()->task_priority_low = value & 0xf;
+	}
 	mmio_write32((uint64_t)memory_pointer(HPA(base + offset)), value);
 }
 
@@ -47,22 +50,60 @@ static void wait_sent(void)
 void apic_send(uint32_t destination, uint32_t command)
 {
 	uint32_t found = apic_read(APIC_ICR_HIGH);
+	bool same = found == destination << 24;
 
 	wait_sent();
-	apic_write(APIC_ICR_HIGH, destination << 24);
+	if (!same) {
+		apic_write(APIC_ICR_HIGH, destination << 24);
+	}
 	apic_write(APIC_ICR_LOW, command);
-	wait_sent();
-	apic_write(APIC_ICR_HIGH, found);
+	/* The command has gone with its destination: what the guest had there may come back at once. */
+	if (!same) {
+		apic_write(APIC_ICR_HIGH, found);
+	}
+}
+
+static void send_nmi(uint32_t destination)
+{
+	apic_send(destination, APIC_MODE_NMI << APIC_MODE_SHIFT | APIC_ICR_ASSERT);
 }
 
 void apic_kick(struct cpu *target)
 {
 	/*
-	 * Acquire-release pairs with the exchange of the NMI handler: whoever finds the mark set may
-	 * leave it at that, because the NMI that takes it away is still to come.
+	 * Acquire-release pairs with the exchange of the NMI handler (cpu_take_kick): whoever finds
+	 * the mark set may leave it at that, because the NMI that takes it away is still to come.
 	 */
-	if (!atomic_u32_exchange(&target->kick_mark, 1, memory_order_acq_rel)) {
-		apic_send(target->apic_id, APIC_MODE_NMI << APIC_MODE_SHIFT | APIC_ICR_ASSERT);
+	uint32_t mark =
+		atomic_u32_fetch_or(&target->kick_mark, CPU_KICK_CLAIMED, memory_order_acq_rel);
+
+	if (mark & CPU_KICK_CLAIMED) {
+		return;
+	}
+	send_nmi(target->apic_id);
+	mark |= CPU_KICK_CLAIMED;
+	/* Relaxed: it stands for itself. It fails if the NMI has been taken already. */
+	atomic_u32_compare_exchange(
+		&target->kick_mark, &mark, mark | CPU_KICK_SENT, memory_order_relaxed);
+}
+
+void apic_find_lost_kick(void)
+{
+	struct cpu *cpu = cpu_this();
+
+	/* Relaxed: a kick that is marked later has its NMI still to come. */
+	if (atomic_u32_load(&cpu->kick_mark, memory_order_relaxed) & CPU_KICK_SENT) {
+		send_nmi(cpu->apic_id);
+	}
+}
+
+void apic_find_lost_interrupt(void)
+{
+	/* Any write of the task priority makes the APIC look at what is pending; CR8 costs less. */
+	if (cpu_this()->task_priority_low) {
+		apic_write(APIC_TPR, apic_read(APIC_TPR));
+	} else {
+		asm_write_cr8(asm_read_cr8());
 	}
 }
 

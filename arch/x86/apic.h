@@ -33,6 +33,18 @@ void apic_send(uint32_t destination, uint32_t command);
  */
 void apic_kick(struct cpu *target);
 
+/*
+ * For a processor that may lose an NMI or an interrupt which arrives just as its guest exits (QEMU up
+ * to 10: do_vmexit changes the word of pending interrupts while others set bits in it). Both do no
+ * harm where nothing was lost.
+ *
+ * With NMIs blocked (GIF clear), before the next entry or idle wait: a kick that was sent and is not
+ * pending any more becomes pending again. Without this nobody would ever kick the processor again.
+ */
+void apic_find_lost_kick(void);
+/* After an exit: what waits in the local APIC is shown to the processor again. */
+void apic_find_lost_interrupt(void);
+
 /* NMI to all others, without marks: only for the end of Parapet itself. */
 void apic_send_nmi_others(void);
 

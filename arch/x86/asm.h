@@ -92,6 +92,7 @@ ASM_CONTROL_REGISTER(0)
 ASM_CONTROL_REGISTER(2)
 ASM_CONTROL_REGISTER(3)
 ASM_CONTROL_REGISTER(4)
+ASM_CONTROL_REGISTER(8) /* upper half of the APIC's task priority; a write clears the lower */
 #undef ASM_CONTROL_REGISTER
 
 #define ASM_DEBUG_REGISTER(n)                                                                      \

@@ -37,7 +37,8 @@ struct cpu {
 	uint32_t id; /* dense: 0 is the processor that the machine booted on */
 	uint32_t apic_id; /* xAPIC id */
 	void *context; /* the run loop's, for fault reports */
-	struct atomic_u32 kick_mark; /* a kick is under way to this processor */
+	struct atomic_u32 kick_mark; /* a kick is under way to this processor: CPU_KICK_ below */
+	uint8_t task_priority_low; /* what CR8 does not hold of the APIC's task priority */
 	uint64_t outside_nmis; /* NMIs that were no kick; counted by the NMI handler */
 	uint64_t debug_traps; /* #DB in Parapet itself: a guest's breakpoints, ignored */
 	struct atomic_u32 online; /* 1 once this processor runs Parapet's C code */
@@ -46,6 +47,29 @@ struct cpu {
 } __attribute__((aligned(64)));
 
 _Static_assert(offsetof(struct cpu, stack_top) == CPU_STACK_TOP, "used by ap_start.S");
+
+/*
+ * A kick is an NMI between processors. Its mark tells it from an NMI that comes from outside, and the
+ * turn, which the rest of the word counts, one kick from the next.
+ */
+#define CPU_KICK_CLAIMED 1u /* somebody sends the NMI, or has */
+#define CPU_KICK_SENT	 2u /* and has: it is pending, unless the processor has lost it */
+#define CPU_KICK_TURN	 4u
+
+/* For the NMI handler: takes the mark away. False: there is none, the NMI comes from outside. */
+static inline bool cpu_take_kick(struct cpu *cpu)
+{
+	uint32_t mark = atomic_u32_load(&cpu->kick_mark, memory_order_relaxed);
+
+	do {
+		if (!(mark & CPU_KICK_CLAIMED)) {
+			return false;
+		}
+		/* Acquire: what the kick is about was written before its mark (apic_kick). */
+	} while (!atomic_u32_compare_exchange(&cpu->kick_mark, &mark,
+		(mark | CPU_KICK_CLAIMED | CPU_KICK_SENT) + 1, memory_order_acq_rel));
+	return true;
+}
 
 static inline struct cpu *cpu_this(void)
 {

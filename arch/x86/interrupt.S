@@ -93,12 +93,31 @@ interrupt_window_open:
 interrupt_window_end:
 	add	$24, %rsp
 	ret
+	/*
+	 * uint64_t interrupt_idle_window(void): the same, asleep until one comes; an NMI ends it too
+	 * (interrupt_handle moves RIP to the end). Called with GIF clear, which it sets.
+	 */
+	.globl	interrupt_idle_window
+	.globl	interrupt_idle_window_open
+	.globl	interrupt_idle_window_end
+interrupt_idle_window:
+	sub	$24, %rsp
+	mov	%rsp, %rdx
+	mov	$-1, %rax
+interrupt_idle_window_open:
+	stgi
+	sti
+	hlt
+interrupt_idle_window_end:
+	cli
+	add	$24, %rsp
+	ret
 	/* From an exception's entry point, by IRET: RAX holds the vector. */
 interrupt_window_low:
 	add	$24, %rsp
 	ret
 
-	/* Only the window has interrupts enabled. */
+	/* Only the windows have interrupts enabled. */
 	.align 16
 	.globl	interrupt_external_entries
 interrupt_external_entries:

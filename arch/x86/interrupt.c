@@ -23,9 +23,11 @@ _Static_assert(sizeof(struct gate) == 16, "AMD64 APM volume 2, 4.8.4");
 extern const uint8_t interrupt_entries[];
 extern const uint8_t interrupt_external_entries[];
 extern const uint8_t interrupt_idle_end[];
+extern const uint8_t interrupt_idle_window_open[], interrupt_idle_window_end[];
 extern const uint8_t interrupt_window_open[], interrupt_window_end[], interrupt_window_low[];
 
 uint64_t interrupt_window(void);
+uint64_t interrupt_idle_window(void);
 
 #define EXCEPTIONS 32
 
@@ -80,9 +82,31 @@ bool interrupt_take(uint8_t *vector)
 	return taken != ~0ull;
 }
 
+bool interrupt_idle_take(uint8_t *vector)
+{
+	uint64_t taken = interrupt_idle_window();
+
+	*vector = (uint8_t)taken;
+	return taken != ~0ull;
+}
+
 static bool is_in_window(uint64_t rip)
 {
-	return rip >= (uint64_t)interrupt_window_open && rip <= (uint64_t)interrupt_window_end;
+	return (rip >= (uint64_t)interrupt_window_open && rip <= (uint64_t)interrupt_window_end) ||
+		(rip >= (uint64_t)interrupt_idle_window_open &&
+			rip <= (uint64_t)interrupt_idle_window_end);
+}
+
+/* An NMI ends a sleep, also one that is only about to begin: nobody is woken twice. */
+__attribute__((section(".text.guarded"))) static void end_sleep(struct interrupt_frame *frame)
+{
+	if (frame->rip - (uint64_t)interrupt_idle <
+		(uint64_t)interrupt_idle_end - (uint64_t)interrupt_idle) {
+		frame->rip = (uint64_t)interrupt_idle_end;
+	} else if (frame->rip - (uint64_t)interrupt_idle_window_open <
+		(uint64_t)interrupt_idle_window_end - (uint64_t)interrupt_idle_window_open) {
+		frame->rip = (uint64_t)interrupt_idle_window_end;
+	}
 }
 
 /*
@@ -123,16 +147,12 @@ __attribute__((section(".text.guarded"))) void interrupt_handle(struct interrupt
 	case VECTOR_NMI:
 		/*
 		 * A kick leaves its mark before it sends (apic_kick), and nobody sends while the
-		 * mark is there: an NMI that finds none is from outside. Acquire pairs with the
-		 * exchange in apic_kick.
+		 * mark is there: an NMI that finds none is from outside.
 		 */
-		if (!atomic_u32_exchange(&cpu->kick_mark, 0, memory_order_acq_rel)) {
+		if (!cpu_take_kick(cpu)) {
 			cpu->outside_nmis++;
 		}
-		if (frame->rip - (uint64_t)interrupt_idle <
-			(uint64_t)interrupt_idle_end - (uint64_t)interrupt_idle) {
-			frame->rip = (uint64_t)interrupt_idle_end;
-		}
+		end_sleep(frame);
 		return;
 	case VECTOR_DB:
 		cpu->debug_traps++;

@@ -35,6 +35,12 @@ void interrupt_idle(void);
  */
 bool interrupt_take(uint8_t *vector);
 
+/*
+ * The same, asleep until an interrupt or an NMI comes; false: it was an NMI. Called with GIF clear and
+ * interrupts off; sets GIF. An NMI that is pending or comes before the HLT ends it at once.
+ */
+bool interrupt_idle_take(uint8_t *vector);
+
 /* Called by interrupt.S. */
 void interrupt_handle(struct interrupt_frame *frame);
 

@@ -126,6 +126,16 @@ uint32_t flush_drain(struct flush *flush, vp_id_t vp, enum vtl vtl, const struct
 	return queue->pending;
 }
 
+bool flush_is_asked(const struct flush *flush, vp_id_t vp, enum vtl vtl)
+{
+	const struct flush_queue *queue = &flush->vps[vp].queue[vtl];
+
+	/* Relaxed, all: nothing is read or left out because of it; flush_drain acquires. */
+	return atomic_u64_load(&queue->tail, memory_order_relaxed) !=
+		atomic_u64_load(&queue->head, memory_order_relaxed) ||
+		atomic_u32_load(&queue->full, memory_order_relaxed) != 0;
+}
+
 void flush_entered(struct flush *flush, vp_id_t vp, enum vtl vtl)
 {
 	flush->vps[vp].queue[vtl].pending = 0;

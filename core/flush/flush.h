@@ -147,6 +147,9 @@ void flush_request_lazily(
  */
 uint32_t flush_drain(struct flush *flush, vp_id_t vp, enum vtl vtl, const struct flush_sink *sink);
 
+/* Own VP: has something been put into its queue and not been drained yet? A look, no more. */
+bool flush_is_asked(const struct flush *flush, vp_id_t vp, enum vtl vtl);
+
 /* Own VP: the lower VTL was really entered with the invalidation that flush_drain asked for. */
 void flush_entered(struct flush *flush, vp_id_t vp, enum vtl vtl);
 

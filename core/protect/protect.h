@@ -228,7 +228,7 @@ enum protect_status protect_commit(
 
 /*
  * Own VP in VTL2: every deferred change is over when this has returned PROTECT_DONE, or `by`, the
- * VTL that asks, runs on after PROTECT_SUSPENDED. Costs nothing if there is none.
+ * VTL that asks (VTL1 or VTL2), runs on after PROTECT_SUSPENDED. Costs nothing if there is none.
  */
 enum protect_status protect_sync(struct protect *protect, vp_id_t vp, enum vtl by);
 

@@ -21,6 +21,7 @@ void run_init(struct run *run, struct run_vp *vps, uint32_t vp_count, const stru
 		.vp_count = vp_count,
 		.ops = ops,
 		.platform = platform,
+		.pauses = true,
 	};
 	for (vp_id_t vp = 0; vp < vp_count; vp++) {
 		/* Relaxed, all three: nobody else runs yet. */
@@ -28,6 +29,11 @@ void run_init(struct run *run, struct run_vp *vps, uint32_t vp_count, const stru
 		atomic_u64_store(&vps[vp].kicked, RUN_VTL2, memory_order_relaxed);
 		atomic_u64_store(&vps[vp].requests, 0, memory_order_relaxed);
 	}
+}
+
+void run_set_pauses(struct run *run, bool pauses)
+{
+	run->pauses = pauses;
 }
 
 /* Says that a stay in a lower VTL or in an idle wait begins, in the count that the VP has. */
@@ -140,8 +146,10 @@ void run_wait_left(struct run *run, vp_id_t target, uint64_t word)
 	 * does next, and so is a TLB lock taken for it. Without it a page may be reused while the
 	 * last access through the old translation is still on its way.
 	 */
-	while (atomic_u64_load(&run->vps[target].word, memory_order_acquire) == word)
-		atomic_relax();
+	while (atomic_u64_load(&run->vps[target].word, memory_order_acquire) == word) {
+		if (run->pauses)
+			atomic_relax();
+	}
 }
 
 struct run_cancelled run_cancel_mask(

@@ -66,6 +66,7 @@ struct run {
 	uint32_t vp_count;
 	const struct run_ops *ops;
 	void *platform; /* handed to the operations */
+	bool pauses; /* between two looks of a wait */
 };
 
 /* How a kick went. */
@@ -85,6 +86,13 @@ struct run_cancelled {
 /* Takes over `vps`, an array of vp_count; every VP is in VTL2. Before any VP runs. */
 void run_init(struct run *run, struct run_vp *vps, uint32_t vp_count, const struct run_ops *ops,
 	void *platform);
+
+/*
+ * Whether run_wait_left pauses (PAUSE) between two looks; it does at first. Not to is for a software
+ * processor, where the pause ends what runs and takes longer than what is waited for. Before any VP
+ * runs.
+ */
+void run_set_pauses(struct run *run, bool pauses);
 
 /*
  * Own VP, in VTL2, kicks held off: says that it runs lower VTL `vtl` from now on. Then look at

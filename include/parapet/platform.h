@@ -117,14 +117,26 @@ struct platform_ops {
 	/* Called with kicks held: opens them and sleeps until one comes, pending ones included. */
 	void (*idle)(void);
 	/*
+	 * The same for a VP whose guest halts with interrupts enabled: an external interrupt ends it too,
+	 * is taken, and is the guest's: true, and its vector.
+	 */
+	bool (*idle_interrupts)(uint8_t *vector);
+	/* Exit with VP_EXIT_HALT when the guest halts. Not at first. */
+	void (*exit_on_halt)(struct platform_vp *vp, bool on);
+	/*
 	 * Invalidates one range of guest-virtual addresses in VTL0's translations, now; false: cannot,
 	 * or costs more than flushing everything at the next entry.
 	 */
 	bool (*invalidate)(struct platform_vp *vp, const struct flush_entry *entry);
 	/* Asks for FLUSH_FULL_ bits at the next entry; kept until the VP was really entered. */
 	void (*flush_at_entry)(struct platform_vp *vp, uint32_t full);
-	/* Runs VTL0 until it exits. Called with kicks held; returns with kicks held. */
-	void (*enter)(struct platform_vp *vp, struct vp_exit *exit);
+	/*
+	 * Runs VTL0 until it exits. Called with kicks held; returns with kicks held, at once: others
+	 * may wait for the exit, so what needs no hurry is read_exit's.
+	 */
+	void (*enter)(struct platform_vp *vp);
+	/* After enter and the publication of the exit, kicks held: registers, and what the exit was. */
+	void (*read_exit)(struct platform_vp *vp, struct vp_exit *exit);
 	/* Makes the processor of the VP leave its guest, or its idle wait in VTL2. */
 	void (*kick)(vp_id_t target);
 	/* NMIs from outside, not kicks, that the calling processor took since the last call. */

@@ -13,9 +13,10 @@
 #include "platform/svm/svm.h"
 #include "platform/svm/vmcb.h"
 
-#define IOPM_BYTES  (3 * PAGE_SIZE)
-#define MSRPM_BYTES (2 * PAGE_SIZE)
-#define GUEST_ASID  1
+#define IOPM_BYTES    (3 * PAGE_SIZE)
+#define MSRPM_BYTES   (2 * PAGE_SIZE)
+#define GUEST_ASID    1
+#define VMMCALL_BYTES 3 /* where the processor does not say: the TLFS knows no prefixes to it */
 
 struct svm_vp {
 	struct platform_vp vp;
@@ -40,6 +41,7 @@ static struct {
 	 * guest is doing then, unless an exit follows at once.
 	 */
 	bool injects_twice;
+	bool loses_interrupts; /* QEMU: one that comes just as the guest exits (arch/x86/apic.h) */
 	uint32_t vps;
 	struct svm_vp *vp[VP_COUNT_MAX];
 	struct npt_space npt;
@@ -238,6 +240,14 @@ static bool keep_event(struct vmcb *vmcb)
 	return true;
 }
 
+static void svm_exit_on_halt(struct platform_vp *platform_vp, bool on)
+{
+	struct vmcb *vmcb = svm_vp(platform_vp)->vmcb;
+
+	vmcb->intercept1 =
+		on ? vmcb->intercept1 | INTERCEPT1_HLT : vmcb->intercept1 & ~INTERCEPT1_HLT;
+}
+
 static void svm_watch_iret(struct platform_vp *platform_vp, bool on)
 {
 	struct vmcb *vmcb = svm_vp(platform_vp)->vmcb;
@@ -352,6 +362,9 @@ static void exit_decode(struct vp_exit *exit, struct svm_vp *vp)
 		break;
 	case EXIT_VMMCALL:
 		exit->kind = VP_EXIT_HYPERCALL;
+		if (!exit->next_rip) {
+			exit->next_rip = vmcb->rip + VMMCALL_BYTES;
+		}
 		break;
 	case EXIT_NPF:
 		exit_memory(exit, vmcb);
@@ -385,12 +398,15 @@ static void exit_decode(struct vp_exit *exit, struct svm_vp *vp)
 	}
 }
 
-static void svm_run(struct platform_vp *platform_vp, struct vp_exit *exit)
+static void svm_run(struct platform_vp *platform_vp)
 {
 	struct svm_vp *vp = svm_vp(platform_vp);
 	struct vmcb *vmcb = vp->vmcb;
 	struct insn_registers *registers = &platform_vp->registers;
 
+	if (svm.loses_interrupts) {
+		apic_find_lost_kick();
+	}
 	svm_debug_enter(&vp->debug);
 	if (svm.injects_twice &&
 		(vmcb->event_injection & (EVENT_VALID | EVENT_TYPE_MASK)) ==
@@ -402,6 +418,17 @@ static void svm_run(struct platform_vp *platform_vp, struct vp_exit *exit)
 	vmcb->rip = registers->rip;
 	vmcb->rflags = registers->rflags;
 	svm_enter(vp->vmcb_hpa, registers->gpr, vp->host_vmcb_hpa);
+}
+
+static void svm_read_exit(struct platform_vp *platform_vp, struct vp_exit *exit)
+{
+	struct svm_vp *vp = svm_vp(platform_vp);
+	struct vmcb *vmcb = vp->vmcb;
+	struct insn_registers *registers = &platform_vp->registers;
+
+	if (svm.loses_interrupts) {
+		apic_find_lost_interrupt();
+	}
 	registers->gpr[INSN_RAX] = vmcb->rax;
 	registers->gpr[INSN_RSP] = vmcb->rsp;
 	registers->rip = vmcb->rip;
@@ -415,6 +442,22 @@ static void svm_run(struct platform_vp *platform_vp, struct vp_exit *exit)
 	if (exit->kind == VP_EXIT_MSR) {
 		exit->msr.index = (uint32_t)registers->gpr[INSN_RCX];
 	}
+}
+
+static void svm_idle(void)
+{
+	if (svm.loses_interrupts) {
+		apic_find_lost_kick();
+	}
+	interrupt_idle();
+}
+
+static bool svm_idle_interrupts(uint8_t *vector)
+{
+	if (svm.loses_interrupts) {
+		apic_find_lost_kick();
+	}
+	return interrupt_idle_take(vector);
 }
 
 static void svm_kick(vp_id_t target)
@@ -539,7 +582,10 @@ static const struct platform_ops svm_ops = {
 	.invalidate = svm_invalidate,
 	.flush_at_entry = svm_flush_at_entry,
 	.enter = svm_run,
-	.idle = interrupt_idle,
+	.read_exit = svm_read_exit,
+	.idle = svm_idle,
+	.idle_interrupts = svm_idle_interrupts,
+	.exit_on_halt = svm_exit_on_halt,
 	.kick = svm_kick,
 	.take_nmis = svm_take_nmis,
 	.system_read = svm_system_read,
@@ -589,6 +635,6 @@ const struct platform_ops *svm_platform(uint32_t vps, const char **why)
 	memset(svm.iopm, 0xff, IOPM_BYTES);
 	memset(svm.msrpm, 0xff, MSRPM_BYTES);
 	svm_debug_init_platform();
-	svm.injects_twice = cpu_is_tcg();
+	svm.injects_twice = svm.loses_interrupts = cpu_is_tcg();
 	return &svm_ops;
 }

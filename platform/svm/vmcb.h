@@ -107,6 +107,7 @@ _Static_assert(sizeof(struct vmcb) == 4096, "one page");
 #define INTERCEPT1_RSM	    (1u << 19)
 #define INTERCEPT1_IRET	    (1u << 20)
 #define INTERCEPT1_INVD	    (1u << 22)
+#define INTERCEPT1_HLT	    (1u << 24)
 #define INTERCEPT1_INVLPGA  (1u << 26)
 #define INTERCEPT1_IOIO	    (1u << 27)
 #define INTERCEPT1_MSR	    (1u << 28)

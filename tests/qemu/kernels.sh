@@ -12,6 +12,7 @@ for m in bare paravisor; do
 		kernel $m $cpus isolation ""
 		kernel $m $cpus devices "" -device edu -device e1000e
 	done
+	kernel $m 2 arrivals "count=2000"
 	# Without the test device the chipset's own disk controller has to do.
 	kernel $m 2 devices ""
 	for cpus in 2 8; do

@@ -359,6 +359,32 @@ static void test_suspended_by_lock(void **state)
 	assert_false(tlblock_is_suspended(&tlblock, 0, VTL0));
 }
 
+/* Nobody is kicked or waited for; who runs on flushes before it comes back. */
+static void test_lazily(void **state)
+{
+	const struct flush_request request = {
+		.set = vpset_make_mask(&map, 1 << 0 | 1 << 3 | 1 << 4),
+		.vtl = VTL0,
+		.caller = VTL1,
+		.flags = FLUSH_ALL_SPACES,
+	};
+
+	(void)state;
+	run_enter_begin(&run, 3, VTL0);
+	tlblock_take(&tlblock, 4, VTL0, VTL2);
+	flush_request_lazily(&flush, 0, &request);
+	assert_int_equal(run_get_state(&run, 3), RUN_VTL0);
+	assert_false(tlblock_is_suspended(&tlblock, 0, VTL1));
+	assert_int_equal(counters[0][COUNTER_FLUSH_KICKS_SENT], 0);
+	run_exited(&run, 3);
+	for (vp_id_t vp = 0; vp < VPS; vp++) {
+		assert_int_equal(enter(vp, VTL1), 0);
+		assert_int_equal(
+			enter(vp, VTL0), vp == 0 || vp == 3 || vp == 4 ? FLUSH_FULL_ALL : 0);
+		assert_int_equal(enter(vp, VTL0), 0);
+	}
+}
+
 static void test_without_counters(void **state)
 {
 	(void)state;
@@ -383,6 +409,7 @@ int main(void)
 		cmocka_unit_test_setup(test_sink_declines, setup),
 		cmocka_unit_test_setup(test_pending_until_entered, setup),
 		cmocka_unit_test_setup(test_suspended_by_lock, setup),
+		cmocka_unit_test_setup(test_lazily, setup),
 		cmocka_unit_test_setup(test_without_counters, setup),
 	};
 
