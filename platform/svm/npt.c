@@ -84,7 +84,7 @@ static uint64_t entry_index(uint64_t address, int level)
 static void entry_store(struct npt_write *write, struct atomic_u64 *entry, uint64_t value)
 {
 	/*
-	 * N5, pairs with N6: a new table is filled before it can be found. Without it a walk finds
+	 * N3, pairs with N4: a new table is filled before it can be found. Without it a walk finds
 	 * what was in the page before. (Processors walk in program order of this store.)
 	 */
 	atomic_u64_store(entry, value, memory_order_release);
@@ -179,7 +179,7 @@ static struct atomic_u64 *split(struct npt_write *write, struct atomic_u64 *entr
 	for (uint64_t i = 0; i < ENTRIES; i++) {
 		uint64_t address = (old & PTE_ADDRESS) + i * level_bytes(level - 1);
 
-		/* Relaxed: N5 follows. */
+		/* Relaxed: N3 follows. */
 		atomic_u64_store(&table[i], leaf(address, access, level - 1), memory_order_relaxed);
 	}
 	entry_store(write, entry, npt_pool_hpa(write->npt->pool, table) | TABLE_BITS);
@@ -339,7 +339,7 @@ static uint32_t npt_access(void *platform, enum vtl target, gpa_t gpa)
 		return ACCESS_NONE;
 	}
 	for (int level = LEVELS;; level--) {
-		/* N6, pairs with N5: see there. */
+		/* N4, pairs with N3: see there. */
 		uint64_t entry = atomic_u64_load(
 			&table[entry_index(gpa.value, level)], memory_order_acquire);
 

@@ -20,25 +20,23 @@ void npt_pool_init(struct npt_pool *pool, void *base, uint64_t hpa, uint32_t pag
 
 bool npt_pool_reserve(struct npt_pool *pool, uint32_t count)
 {
+	/* Relaxed: a guess, for the exchange. */
 	uint32_t left = atomic_u32_load(&pool->left, memory_order_relaxed);
 
 	do {
 		if (left < count) {
 			return false;
 		}
-		/*
-		 * N1, pairs with N2: the bits of the pages are before it. Without it a page that
-		 * has been reserved is looked for before it is there.
-		 */
+		/* Relaxed: a number. The page itself is found, or looked for again, by its bit. */
 	} while (!atomic_u32_compare_exchange(
-		&pool->left, &left, left - count, memory_order_acquire));
+		&pool->left, &left, left - count, memory_order_relaxed));
 	return true;
 }
 
 void npt_pool_unreserve(struct npt_pool *pool, uint32_t count)
 {
-	/* N2, pairs with N1: see there. */
-	atomic_u32_fetch_add(&pool->left, count, memory_order_release);
+	/* Relaxed: see npt_pool_reserve. */
+	atomic_u32_fetch_add(&pool->left, count, memory_order_relaxed);
 }
 
 struct atomic_u64 *npt_pool_take(struct npt_pool *pool)
@@ -49,13 +47,13 @@ struct atomic_u64 *npt_pool_take(struct npt_pool *pool)
 	 */
 	for (;;) {
 		for (uint32_t word = 0; word < NPT_POOL_WORDS(pool->pages); word++) {
-			/* Relaxed: a guess; N3 takes it. */
+			/* Relaxed: a guess; N1 takes it. */
 			uint64_t bits = atomic_u64_load(&pool->free[word], memory_order_relaxed);
 
 			while (bits) {
 				uint64_t bit = bits & -bits;
 				/*
-				 * N3, pairs with N4: whoever walked the page before has done so.
+				 * N1, pairs with N2: whoever walked the page before has done so.
 				 * Without it the page is filled while it is still being read.
 				 */
 				uint64_t before = atomic_u64_fetch_and(
@@ -119,7 +117,7 @@ void npt_pool_release(struct npt_pool *pool, struct protect_pages pages)
 
 		/* Read first: who takes the page may put it into a list of theirs. */
 		page = pool->next[index];
-		/* N4, pairs with N3: see there. */
+		/* N2, pairs with N1: see there. */
 		atomic_u64_fetch_or(
 			&pool->free[index / 64], 1ull << (index % 64), memory_order_release);
 		count++;

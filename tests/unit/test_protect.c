@@ -1088,6 +1088,46 @@ static void test_threads_on_the_same_pages(void **state)
 	run_stress(false);
 }
 
+/* Whoever takes a page has it alone, with all that is in it, until it is free again. */
+static void *pool_vp(void *arg)
+{
+	struct npt_pool *pool = &arena.space.pool;
+	uint32_t *failed = arg;
+
+	for (uint32_t turn = 0; turn < 2000; turn++) {
+		uint32_t count = 1 + turn % 2;
+		struct protect_pages list = {0, 0};
+
+		if (!npt_pool_reserve(pool, count))
+			continue;
+		for (uint32_t i = 0; i < count; i++) {
+			struct atomic_u64 *table = npt_pool_take(pool);
+			uint64_t *words = (uint64_t *)table; /* plain: the thread sanitizer looks */
+
+			words[turn % 512] = turn;
+			*failed += words[turn % 512] != turn;
+			list = npt_pool_join(pool, list, npt_pool_list(pool, table));
+		}
+		npt_pool_release(pool, list);
+	}
+	return NULL;
+}
+
+static void test_threads_at_the_pool(void **state)
+{
+	pthread_t threads[VPS];
+	uint32_t failed[VPS] = {0};
+
+	(void)state;
+	for (vp_id_t vp = 0; vp < VPS; vp++)
+		assert_int_equal(pthread_create(&threads[vp], NULL, pool_vp, &failed[vp]), 0);
+	for (vp_id_t vp = 0; vp < VPS; vp++)
+		pthread_join(threads[vp], NULL);
+	for (vp_id_t vp = 0; vp < VPS; vp++)
+		assert_int_equal(failed[vp], 0);
+	assert_int_equal(pages_left(), 2);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -1120,6 +1160,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_lock_order, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_lock_order_is_asserted, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_shards, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_threads_at_the_pool, setup_small, teardown),
 		cmocka_unit_test_setup_teardown(test_threads_apart, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_threads_on_the_same_pages, setup, teardown),
 	};
