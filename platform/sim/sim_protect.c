@@ -277,7 +277,7 @@ static void add_range(struct sim_vp *vp)
 	};
 	uint64_t bytes = PAGE_SIZE;
 	uint32_t access = kinds[sim_random(vp, ARRAY_SIZE(kinds))];
-	uint32_t size = sim_random(vp, 32);
+	uint32_t size = sim_random(vp, 24);
 
 	if (size == 0) {
 		bytes = SIZE_1G;
@@ -292,6 +292,18 @@ static void add_range(struct sim_vp *vp)
 	if (protect_add(&vp->sim->protect, &vp->transaction, gpa_of(place), bytes, access) ==
 		PROTECT_DONE)
 		sim_note(vp, EVENT_RANGE_TO, gpa_of(place).value + access);
+}
+
+/* Each GiB as a whole. */
+static void add_everything(struct sim_vp *vp)
+{
+	for (uint64_t gig = 0; gig < SIM_GIGS; gig++) {
+		uint32_t access = kinds[sim_random(vp, ARRAY_SIZE(kinds))];
+
+		if (protect_add(&vp->sim->protect, &vp->transaction, GPA(gig * SIZE_1G), SIZE_1G,
+			    access) == PROTECT_DONE)
+			sim_note(vp, EVENT_RANGE_TO, gig * SIZE_1G + access);
+	}
 }
 
 static bool touches_pinned(const struct protect_transaction *transaction)
@@ -318,8 +330,11 @@ static void change_permissions(struct sim_vp *vp, enum vtl by, enum vtl target)
 
 	protect_begin(&sim->protect, transaction, vp->id, by, target, PROTECT_TEST, flags);
 	sim_note(vp, EVENT_TRANSACTION, (uint64_t)flags << 8 | by << 4 | target);
-	for (uint32_t ranges = 1 + sim_random(vp, SIM_RANGES); ranges; ranges--)
-		add_range(vp);
+	if (sim_random(vp, 4) == 0)
+		add_everything(vp);
+	else
+		for (uint32_t ranges = 1 + sim_random(vp, SIM_RANGES); ranges; ranges--)
+			add_range(vp);
 	on_pinned = touches_pinned(transaction);
 	/* The engine may use the ranges as it likes: a list of our own. */
 	vp->range_count = transaction->count;

@@ -235,7 +235,7 @@ void machine_emulate_write(vp_id_t vp, uint32_t page)
 	machine_emulate_end(vp, page);
 }
 
-enum protect_status machine_commit_ask(
+void machine_commit_prepare(
 	vp_id_t me, enum vtl by, uint32_t first, uint32_t count, uint32_t access, uint32_t flags)
 {
 	struct protect_transaction *transaction = &transactions[me];
@@ -243,7 +243,18 @@ enum protect_status machine_commit_ask(
 	protect_begin(&machine_protect, transaction, me, by, VTL0, PROTECT_TEST, flags);
 	protect_add(&machine_protect, transaction, gpa_of(first),
 		count ? count * MACHINE_PAGE_BYTES : PAGE_SIZE, access);
-	return protect_commit(&machine_protect, transaction);
+}
+
+enum protect_status machine_commit_prepared(vp_id_t me)
+{
+	return protect_commit(&machine_protect, &transactions[me]);
+}
+
+enum protect_status machine_commit_ask(
+	vp_id_t me, enum vtl by, uint32_t first, uint32_t count, uint32_t access, uint32_t flags)
+{
+	machine_commit_prepare(me, by, first, count, access, flags);
+	return machine_commit_prepared(me);
 }
 
 enum protect_status machine_commit(

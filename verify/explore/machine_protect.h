@@ -58,6 +58,11 @@ enum protect_status machine_commit(
 enum protect_status machine_commit_ask(
 	vp_id_t me, enum vtl by, uint32_t first, uint32_t count, uint32_t access, uint32_t flags);
 
+/* In two parts: put together, in setup; carried out, not waited for. */
+void machine_commit_prepare(
+	vp_id_t me, enum vtl by, uint32_t first, uint32_t count, uint32_t access, uint32_t flags);
+enum protect_status machine_commit_prepared(vp_id_t me);
+
 /* What the tables say about the page; at the end. */
 uint32_t machine_protect_final(uint32_t page);
 

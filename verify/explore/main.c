@@ -1,7 +1,8 @@
 /*
  * explore [--short] [--states N] [SCENARIO]...: explores the scenarios, all if none is named, and
  * reports in TAP. explore --replay SCENARIO SCHEDULE prints one execution. explore --find: quiet;
- * the status says whether a failure was found, and its scenario is printed (for mutants).
+ * the status says whether a failure was found, and its scenario is printed (for mutants); --first NAME
+ * tries the scenarios whose names begin so before the others.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -63,22 +64,27 @@ static bool explore_one(const struct explore_scenario *scenario, uint32_t number
 	return false;
 }
 
-/* How early to try a scenario for a mutant: the small ones first. */
-static uint32_t pass_of(const struct explore_scenario *scenario)
+#define PASSES 4
+
+/* How early to try a scenario for a mutant: those asked for and the small ones first. */
+static uint32_t pass_of(const struct explore_scenario *scenario, const char *first)
 {
 	if (!scenario->in_short)
-		return 2;
-	return scenario->threads > 2;
+		return 3;
+	if (first && strncmp(scenario->name, first, strlen(first)) == 0)
+		return 0;
+	return 1 + (scenario->threads > 2);
 }
 
 /* For mutants: the first scenario that fails. */
-static int find_failure(const struct explore_scenario **chosen, uint32_t count, uint64_t states)
+static int find_failure(
+	const struct explore_scenario **chosen, uint32_t count, uint64_t states, const char *first)
 {
-	for (uint32_t i = 0; i < 3 * count; i++) {
+	for (uint32_t i = 0; i < PASSES * count; i++) {
 		const struct explore_scenario *scenario = chosen[i % count];
 		struct explore_result result;
 
-		if (scenario->must_fail || pass_of(scenario) != i / count)
+		if (scenario->must_fail || pass_of(scenario, first) != i / count)
 			continue;
 		explore_run(scenario, states, &result);
 		if (result.failure && !result.gave_up) {
@@ -94,6 +100,7 @@ int main(int argc, char **argv)
 	const struct explore_scenario *chosen[ARRAY_SIZE(all)];
 	uint64_t states = 30000000;
 	uint32_t count = 0;
+	const char *first = NULL;
 	bool short_run = false;
 	bool finding = false;
 	bool good = true;
@@ -109,6 +116,8 @@ int main(int argc, char **argv)
 			short_run = true;
 		} else if (strcmp(argv[i], "--find") == 0) {
 			finding = true;
+		} else if (strcmp(argv[i], "--first") == 0 && i + 1 < argc) {
+			first = argv[++i];
 		} else if (strcmp(argv[i], "--states") == 0 && i + 1 < argc) {
 			states = strtoull(argv[++i], NULL, 0);
 		} else if (strcmp(argv[i], "--replay") == 0 && i + 2 < argc) {
@@ -127,7 +136,7 @@ int main(int argc, char **argv)
 		}
 	}
 	if (finding)
-		return find_failure(chosen, count, states);
+		return find_failure(chosen, count, states, first);
 	printf("1..%u\n", count);
 	for (uint32_t i = 0; i < count; i++)
 		good &= explore_one(chosen[i], i + 1, states);

@@ -190,6 +190,16 @@ static void deferred_sync_emulation(uint32_t thread)
 	machine_emulate_write(1, 0);
 }
 
+static void deferred_sync_waits(uint32_t thread)
+{
+	if (thread == 0) {
+		defer(0);
+		sync_pages(0, VTL2);
+		return;
+	}
+	machine_emulate_write(1, 0);
+}
+
 /* The tables say so already, and yet it is to be over now. */
 static void deferred_then_sensitive(uint32_t thread)
 {
@@ -328,10 +338,19 @@ static void all_have_counted(void)
 		explore_fail("what was written under the lock is lost");
 }
 
-/* Different pages of one entry: both are written. */
+/* Different pages of one entry, under region locks of their own: both are written. */
+static void setup_nothing(void)
+{
+	machine_protect_setup(2);
+	machine_protect_map(0, 2, ACCESS_NONE);
+	machine_commit_prepare(0, VTL1, 0, 1, READ_ONLY, 0);
+	machine_commit_prepare(1, VTL1, 1, 1, READ_ONLY | ACCESS_EXECUTE, 0);
+}
+
 static void halves(uint32_t thread)
 {
-	machine_commit(thread, VTL2, thread, 1, READ_ONLY | thread * ACCESS_EXECUTE, 0);
+	if (machine_commit_prepared(thread) != PROTECT_DONE)
+		explore_fail("a commit is refused");
 }
 
 static void both_are_written(void)
@@ -476,6 +495,8 @@ const struct explore_scenario protect_scenarios[] = {
 		false},
 	{"protect-sync-emulate", "the same against VTL2's writes", 2, true, setup_empty,
 		deferred_sync_emulation, NULL, false},
+	{"protect-sync-wait", "VTL2's sync against VTL2's writes", 2, true, setup_empty,
+		deferred_sync_waits, NULL, false},
 	{"protect-defer-now", "deferred, then wanted at once", 2, true, setup_two,
 		deferred_then_sensitive, NULL, false},
 	{"protect-defer-other", "deferred by one, wanted at once by another", 2, true,
@@ -488,7 +509,7 @@ const struct explore_scenario protect_scenarios[] = {
 		NULL, false},
 	{"protect-sync-between", "two syncs and a lock holder between them", 2, true,
 		setup_sync_suspended, sync_between, NULL, false},
-	{"protect-halves", "two commits on one table", 2, false, setup_empty, halves,
+	{"protect-halves", "two commits on one table", 2, true, setup_nothing, halves,
 		both_are_written, false},
 	{"protect-merge", "a table page merged away against a walk", 2, true, setup_split,
 		merge_against_walk, page_2_alone, false},
