@@ -83,9 +83,7 @@ bool seal_protect(struct vp *vp, const struct seal_range *range, uint32_t count,
 	return protect_ok(protect_commit(protect, transaction));
 }
 
-/*
- * --- the image, when the kernel has just begun -------------------------------------------------
- */
+/* --- the image, when the kernel has just begun ------------------------------------------------ */
 
 /* Does the kernel's mapping have a page here that continues the image? */
 static bool continues(struct vp *vp, uint64_t address, uint64_t gpa)
@@ -150,9 +148,7 @@ static void collect(struct vp *vp, uint64_t rip)
 	set_step(SEAL_WAITING);
 }
 
-/*
- * --- the seal, when the kernel has made its mapping read-only ----------------------------------
- */
+/* --- the seal, when the kernel has made its mapping read-only --------------------------------- */
 
 static bool is_padding(uint32_t offset)
 {
@@ -366,6 +362,10 @@ bool seal_owns(gpa_t gpa)
 		if (gpa.value - seal.range[i].base < seal.range[i].bytes) {
 			return true;
 		}
+	}
+	/* Acquire pairs with the release of whoever sealed the page: it came before that. */
+	if (!atomic_u32_load(&seal.trampolines, memory_order_acquire)) {
+		return false;
 	}
 	for (uint32_t i = 0; i < SEAL_TRAMPOLINES_MAX; i++) {
 		/* Acquire: as the page was sealed, so is what is said of it known. */

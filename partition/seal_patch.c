@@ -12,9 +12,7 @@
 
 #define KERNEL_AREA 0xffffffff80000000ull /* of the image and of what it can call outside of it */
 
-/*
- * --- trampolines: pages outside the image, sealed while sealed code calls into them -------------
- */
+/* --- trampolines: pages outside the image, sealed while sealed code calls into them ----------- */
 
 static struct seal_trampoline *trampoline_find(uint64_t address)
 {
@@ -37,21 +35,28 @@ static struct seal_trampoline *trampoline_at_page(uint64_t page)
 	return NULL;
 }
 
-/* Gives the page back. Only grants, so there is nothing to wait for. */
-static void trampoline_drop(struct vp *vp, struct seal_trampoline *trampoline)
+/* With the writer's mark. Release pairs with the acquires of seal_owns, which takes no mark. */
+static void trampoline_set_page(struct seal_trampoline *trampoline, uint64_t page)
+{
+	atomic_u64_store(&trampoline->page, page, memory_order_release);
+	atomic_u32_fetch_add(&seal.trampolines, page ? 1 : ~0u, memory_order_release);
+}
+
+/* Gives the page back. Only grants, so there is nothing to wait for. False: it stays sealed. */
+static bool trampoline_drop(struct vp *vp, struct seal_trampoline *trampoline)
 {
 	const struct seal_range range = {
 		atomic_u64_load(&trampoline->page, memory_order_relaxed), PAGE_SIZE};
 
-	seal_protect(vp, &range, 1, trampoline->access, 0);
-	/*
-	 * Release pairs with seal_owns: after the grant, so nobody misses the page while it is
-	 * sealed.
-	 */
-	atomic_u64_store(&trampoline->page, 0, memory_order_release);
-	trampoline->address = 0;
 	trampoline->call = 0;
 	trampoline->sites = 0;
+	if (!seal_protect(vp, &range, 1, trampoline->access, 0)) {
+		return false;
+	}
+	/* After the grant: while it is sealed, nobody misses it. */
+	trampoline_set_page(trampoline, 0);
+	trampoline->address = 0;
+	return true;
 }
 
 /* Seals the page of something that may be a trampoline: only then can it be looked at. */
@@ -62,9 +67,8 @@ static bool trampoline_seal(struct vp *vp, uint64_t address)
 
 	/* One that was sealed and whose first caller never came makes room. */
 	for (uint32_t i = 0; !trampoline && i < SEAL_TRAMPOLINES_MAX; i++) {
-		if (seal.trampoline[i].sites == 0) {
+		if (seal.trampoline[i].sites == 0 && trampoline_drop(vp, &seal.trampoline[i])) {
 			trampoline = &seal.trampoline[i];
-			trampoline_drop(vp, trampoline);
 		}
 	}
 	if (!trampoline || guest_look_up(vp, GVA(address), &walk) != WALK_OK) {
@@ -82,13 +86,10 @@ static bool trampoline_seal(struct vp *vp, uint64_t address)
 		return false; /* somebody else's doing: not ours to give back */
 	}
 	trampoline->address = address;
-	/*
-	 * Release pairs with seal_owns: before the change, so whoever is stopped by it finds the
-	 * page.
-	 */
-	atomic_u64_store(&trampoline->page, page.value, memory_order_release);
+	/* Before the change: whoever that stops finds the page. */
+	trampoline_set_page(trampoline, page.value);
 	if (!seal_protect(vp, &range, 1, ACCESS_READ | ACCESS_EXECUTE, 0)) {
-		atomic_u64_store(&trampoline->page, 0, memory_order_release);
+		trampoline_set_page(trampoline, 0);
 		trampoline->address = 0;
 		return false;
 	}
@@ -131,9 +132,7 @@ static void trampoline_leave(struct vp *vp, uint64_t address)
 	}
 }
 
-/*
- * --- writes ------------------------------------------------------------------------------------
- */
+/* --- writes ----------------------------------------------------------------------------------- */
 
 /* One store, as the guest's own would be. */
 static void store(void *to, uint32_t size, uint64_t value)

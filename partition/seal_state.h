@@ -47,6 +47,7 @@ struct seal {
 	/* 1 while a VP changes sealed memory or the trampolines; nobody waits for it. */
 	struct atomic_u32 writer;
 	struct seal_trampoline trampoline[SEAL_TRAMPOLINES_MAX];
+	struct atomic_u32 trampolines; /* with a page: nearly always none */
 };
 
 extern struct seal seal;

@@ -27,9 +27,7 @@ uint32_t seal_kind_bytes(enum seal_kind kind)
 	return bytes[kind];
 }
 
-/*
- * --- one record of each table ------------------------------------------------------------------
- */
+/* --- one record of each table ----------------------------------------------------------------- */
 
 static int64_t relative(const struct seal_image *image, uint32_t at)
 {
@@ -144,9 +142,7 @@ static void find_trampolines(struct seal_sites *sites, const struct seal_image *
 	sites->trampolines_end = to;
 }
 
-/*
- * --- tables ------------------------------------------------------------------------------------
- */
+/* --- tables ----------------------------------------------------------------------------------- */
 
 struct table_form {
 	uint32_t bytes; /* of a record */
@@ -250,9 +246,7 @@ static bool take_table(struct seal_sites *sites, const struct seal_image *image,
 	return true;
 }
 
-/*
- * --- order -------------------------------------------------------------------------------------
- */
+/* --- order ------------------------------------------------------------------------------------ */
 
 static void sift_down(struct seal_site *site, uint32_t root, uint32_t count)
 {
@@ -334,9 +328,7 @@ const struct seal_site *seal_sites_at(const struct seal_sites *sites, uint32_t o
 	return site ? site : search(sites->site, sites->entries, offset);
 }
 
-/*
- * --- the function tracer -----------------------------------------------------------------------
- */
+/* --- the function tracer ---------------------------------------------------------------------- */
 
 /* The CALL within reach of `at`, to something near; 0: none. */
 static uint32_t find_near_call(const struct seal_image *image, uint32_t at)

@@ -268,9 +268,7 @@ static void test_tracer_calls(void **state)
 	deny(TRACER + 20, nop, 1);
 }
 
-/*
- * --- at random ---------------------------------------------------------------------------------
- */
+/* --- at random -------------------------------------------------------------------------------- */
 
 static uint64_t random_state = 0x9E3779B97F4A7C15ull;
 
@@ -406,9 +404,7 @@ static void test_random_writes(void **state)
 	assert_true(asked > 100);
 }
 
-/*
- * --- copies of the tracer ----------------------------------------------------------------------
- */
+/* --- copies of the tracer --------------------------------------------------------------------- */
 
 static uint8_t copy[PAGE_SIZE];
 
