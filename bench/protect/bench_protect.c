@@ -348,7 +348,7 @@ static void bench_parallel(FILE *json, uint32_t rounds, uint32_t milliseconds)
 	}
 	printf("\n%-22s %-34s %s\n", "threads", "transactions/s", "times one lock");
 	for (uint32_t way = 0; way < 3; way++) {
-		double ratio[ROUNDS_MAX];
+		double ratio[ROUNDS_MAX] = {0};
 		char rates[64], ratios[64];
 
 		for (uint32_t r = 0; r < rounds; r++)
