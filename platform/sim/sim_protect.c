@@ -343,6 +343,8 @@ static void change_permissions(struct sim_vp *vp, enum vtl by, enum vtl target)
 		judge_begin(vp, &vp->range[i]);
 	}
 	status = protect_commit(&sim->protect, transaction);
+	/* VTL2 holds no TLB lock while it waits: somebody may wait for it in the same way. */
+	tlblock_release_own(&sim->tlblock, vp->id);
 	if (status == PROTECT_SUSPENDED)
 		sim_wait_for_holders(vp, by);
 	if (atomic_u32_load(&sim->stop, memory_order_relaxed))
@@ -367,6 +369,8 @@ static void sync_now(struct sim_vp *vp, enum vtl by)
 	uint64_t time = sim_judge_now(&sim->judge);
 	enum protect_status status = protect_sync(&sim->protect, vp->id, by);
 
+	/* VTL2 holds no TLB lock while it waits: somebody may wait for it in the same way. */
+	tlblock_release_own(&sim->tlblock, vp->id);
 	if (status == PROTECT_SUSPENDED)
 		sim_wait_for_holders(vp, by);
 	if (atomic_u32_load(&sim->stop, memory_order_relaxed))

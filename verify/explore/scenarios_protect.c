@@ -445,6 +445,34 @@ static void page_2_alone(void)
 		explore_fail("the tables do not say what was asked for");
 }
 
+/* --- what comes while a shootdown is under way ---------------------------------------------------
+ */
+
+/* VP 0 is about to sync, for a change of pages 2 and 3; VP 1 grants, which merges. */
+static void setup_merge_late(void)
+{
+	machine_protect_setup(1);
+	machine_commit(2, VTL2, 2, 2, READ_ONLY, PROTECT_NOT_SENSITIVE);
+	machine_protect_map(0, 1, READ_ONLY);
+	machine_enter(2, VTL0);
+	machine_commit_prepare(1, VTL1, 0, 1, ACCESS_ALL, 0);
+}
+
+static void merge_late(uint32_t thread)
+{
+	if (thread == 0) {
+		protect_sync(&machine_protect, 0, VTL1);
+	} else if (thread == 1) {
+		machine_commit_prepared(1);
+	} else {
+		machine_exit(2);
+		machine_enter(2, VTL0);
+		machine_write(2, 1);
+		machine_write(2, 0);
+		machine_exit(2);
+	}
+}
+
 /* --- pins ----------------------------------------------------------------------------------------
  */
 
@@ -525,6 +553,8 @@ const struct explore_scenario protect_scenarios[] = {
 		pinned_as_it_was, false},
 	{"protect-suspended", "two commits of VTL1's and a lock holder between them", 2, true,
 		setup_suspended, holder_between_vtl1, NULL, false},
+	{"hunt-merge-late", "a table page merged away during a shootdown", 3, false,
+		setup_merge_late, merge_late, NULL, false},
 	{"protect-between", "two commits and a lock holder between them", 3, false, setup_suspended,
 		holder_between, NULL, false},
 };
