@@ -247,7 +247,7 @@ static void bench_amount(FILE *json, const struct amount *amount, uint32_t round
 	}
 	for (uint32_t way = 0; way < 2; way++) {
 		static const char *const ways[] = {"together", "page by page"};
-		double revoke[ROUNDS_MAX], restore[ROUNDS_MAX], ratio[ROUNDS_MAX];
+		double revoke[ROUNDS_MAX] = {0}, restore[ROUNDS_MAX] = {0}, ratio[ROUNDS_MAX] = {0};
 		char revokes[64], restores[64], ratios[64];
 
 		for (uint32_t r = 0; r < rounds; r++) {
