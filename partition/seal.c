@@ -330,7 +330,7 @@ void seal_look(struct vp *vp)
 	struct vp_system_state state;
 	struct walk_result walk;
 
-	if (step != SEAL_LOOKING && step != SEAL_WAITING) {
+	if ((step != SEAL_LOOKING && step != SEAL_WAITING) || vp->active_vtl != VTL0) {
 		return;
 	}
 	vp->partition->ops->system_read(vp->platform, &state);
