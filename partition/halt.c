@@ -27,8 +27,10 @@ void halt_note_kick(struct vp *vp)
 
 void halt_begin(struct vp *vp)
 {
-	/* A trap after the HLT ends it at once. */
-	vp->halted = !vp_skip_instruction(vp);
+	uint64_t rip = vp->platform->registers.rip;
+
+	/* A trap after the HLT ends it at once; and if it cannot be read any more, it is no HLT. */
+	vp->halted = !vp_skip_instruction(vp) && vp->platform->registers.rip != rip;
 }
 
 static void halt_end(struct vp *vp)
@@ -50,7 +52,10 @@ void halt_wait(struct vp *vp)
 
 	ops->kicks_hold();
 	run_idle_begin(&partition->run, vp->id);
-	if (run_requests_pending(&partition->run, vp->id)) {
+	if (ops->take_nmis()) {
+		vp->nmi_pending = true; /* from outside, since the requests were looked at */
+	}
+	if ((vp->nmi_pending && !vp->nmi_masked) || run_requests_pending(&partition->run, vp->id)) {
 		ops->kicks_open();
 	} else if (vp->platform->registers.rflags & RFLAGS_IF) {
 		/* One that is pending already was kept from the guest by the STI before its HLT. */

@@ -7,7 +7,6 @@
 #include "partition/exits.h"
 #include "partition/guest_access.h"
 #include "partition/policy.h"
-#include "partition/seal.h"
 
 #define PORT_KBD_DATA	 0x60
 #define PORT_KBD_COMMAND 0x64
@@ -209,8 +208,8 @@ static bool string_element(struct vp *vp, const struct insn *insn)
 		? guest_ram(vp, walk.gpa, size, in ? ACCESS_WRITE : ACCESS_READ)
 		: NULL;
 
-	if (in && status == WALK_OK && seal_owns(walk.gpa)) {
-		exit_deny_permission(vp, walk.gpa, ACCESS_WRITE);
+	if (!memory && status == WALK_OK && guest_is_ram(vp->partition, walk.gpa, size)) {
+		exit_deny_permission(vp, walk.gpa, in ? ACCESS_WRITE : ACCESS_READ);
 		return false;
 	}
 	if (!memory || walk.gpa.value % PAGE_SIZE + size > PAGE_SIZE) {

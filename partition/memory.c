@@ -233,9 +233,10 @@ static bool access_write(void *arg, gva_t address, unsigned int size, uint64_t v
 		note_access(access, REGS_WRITE, address, size);
 		return true;
 	}
-	/* And may be written. */
-	if (first < size && !guest_ram(access->vp, high, size - first, ACCESS_WRITE) &&
-		is_denied(access, high, size - first, ACCESS_WRITE)) {
+	/* And may be written: the TLB lock is held, so what is found here holds to the end. */
+	void *ram = first < size ? guest_ram(access->vp, high, size - first, ACCESS_WRITE) : NULL;
+
+	if (first < size && !ram && is_denied(access, high, size - first, ACCESS_WRITE)) {
 		return false;
 	}
 	if (!write_piece(access, low, first, value)) {
@@ -243,8 +244,14 @@ static bool access_write(void *arg, gva_t address, unsigned int size, uint64_t v
 	}
 	if (first < size) {
 		/* The second piece of a locked access across pages is not atomic with the first. */
+		uint64_t rest = value >> (8 * first);
+
 		access->seen_size = 0;
-		write_piece(access, high, size - first, value >> (8 * first));
+		if (ram) {
+			__builtin_memcpy(ram, &rest, size - first);
+		} else {
+			write_piece(access, high, size - first, rest);
+		}
 	}
 	note_access(access, REGS_WRITE, address, size);
 	return true;

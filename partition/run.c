@@ -359,7 +359,8 @@ static bool enter(struct vp *vp)
 	struct partition *partition = vp->partition;
 	enum vtl vtl = vp->active_vtl;
 
-	if (!vp->entered) {
+	/* VTL1 may run before VTL0 is started. */
+	if (!vp->entered && vtl == VTL0) {
 		first_entry(vp);
 	}
 	if (vtl == VTL1) {

@@ -318,7 +318,7 @@ static void seal_kernel(struct vp *vp, bool user)
 		fail("its memory's permissions cannot be changed");
 		return;
 	}
-	log_info("I the kernel is sealed: %lu KiB of code, %lu KiB in all",
+	log_line("N the kernel is sealed: %lu KiB of code, %lu KiB in all",
 		(uint64_t)(seal.image.text_end - seal.image.text) / 1024, sealed_bytes() / 1024);
 	set_step(SEAL_DONE);
 }

@@ -181,6 +181,7 @@ bool start_serve(struct vp *vp)
 			}
 			if (atomic_u32_compare_exchange(
 				    &vp->start, &word, next, memory_order_acq_rel)) {
+				wakeup_by_sipi(vp); /* to the mailbox it is the same */
 				return true;
 			}
 			break;

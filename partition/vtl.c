@@ -160,6 +160,8 @@ static void enter_vtl1(struct vp *vp, enum entry_reason reason)
 			page->vina_asserted = 0;
 		}
 	}
+	/* No lock is kept into an entry: who waits for it would wait for an exit of VTL1's. */
+	guest_release(vp);
 }
 
 bool vtl_call(struct vp *vp, uint64_t control)

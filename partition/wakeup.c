@@ -295,7 +295,10 @@ bool wakeup_owns_fetch(gpa_t gpa)
 void wakeup_offline(struct vp *vp)
 {
 	if (!mailbox_going_offline(wakeup.mailbox, vp->id, asm_rdtsc())) {
-		fault_stop("VP %u runs, but not for the mailbox", vp->id);
+		/* It runs, but not for the mailbox: to it the page is one that is closed. */
+		vp_deny(vp, COUNTER_DENIED_MEMORY, wakeup.reset_vector.value);
+		vp_inject_exception(vp, VECTOR_UD, false, 0);
+		return;
 	}
 	start_park(vp);
 	mailbox_parked(wakeup.mailbox, vp->id, asm_rdtsc());

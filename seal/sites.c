@@ -11,6 +11,8 @@
 #define TRACER_CALL  32u /* between the tracer's last argument and its call */
 
 static const uint8_t tracer_argument[4] = {0x48, 0x8d, 0x0c, 0x24}; /* LEA RCX, [RSP] */
+/* As far as is read: a call as far behind an argument as it may be, as far away as that may be. */
+#define TRACER_SPAN (TRACER_REACH - 1 + sizeof(tracer_argument) + TRACER_CALL - 1 + 5)
 
 uint32_t seal_kind_bytes(enum seal_kind kind)
 {
@@ -363,7 +365,7 @@ static bool find_tracers(struct seal_sites *sites, const struct seal_image *imag
 			called = code_target(bytes, sites->site[i].code, 5);
 		}
 	}
-	if (!called || !seal_image_is_text(image, called, TRACER_REACH + TRACER_CALL + 5)) {
+	if (!called || !seal_image_is_text(image, called, TRACER_SPAN)) {
 		return true;
 	}
 

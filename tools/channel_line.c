@@ -68,6 +68,7 @@ struct channel_line channel_line_parse(const char *line)
 	} kinds[] = {
 		{'E', CHANNEL_ERROR},
 		{'W', CHANNEL_WARNING},
+		{'N', CHANNEL_NOTICE},
 		{'I', CHANNEL_INFO},
 		{'D', CHANNEL_DETAIL},
 	};

@@ -12,6 +12,7 @@
 enum channel_line_kind {
 	CHANNEL_ERROR, /* text: to be shown always */
 	CHANNEL_WARNING,
+	CHANNEL_NOTICE,
 	CHANNEL_INFO, /* text: to be shown on request */
 	CHANNEL_DETAIL,
 	CHANNEL_REPORT, /* text: part of a report, to be shown as it is */

@@ -138,6 +138,7 @@ static void handle_channel_line(struct run_loop *loop, const char *text)
 	loop->heard = true;
 	switch (line.kind) {
 	case CHANNEL_ERROR:
+	case CHANNEL_NOTICE:
 		run_machine_say(loop, true, line.text);
 		break;
 	case CHANNEL_WARNING:

@@ -344,6 +344,9 @@ bool run_options_parse(
 	options->qemu_arguments = arguments + optind;
 	options->qemu_argument_count = (size_t)(count - optind);
 
+	if (options->protect && options->vsm)
+		return tool_error_set(error,
+			"--protect kernel cannot go with --vsm: a kernel in VTL1 seals for itself");
 	if (options->protect && options->no_paravisor)
 		return tool_error_set(error,
 			"--protect kernel is what Parapet does: it cannot go with --no-paravisor");

@@ -144,6 +144,20 @@ static void print_flushes(FILE *out, const struct block_view *block)
 		text_group_digits(block_read_total(block, COUNTER_FLUSH_KICKS_SKIPPED), number[2]));
 }
 
+static void print_permissions(FILE *out, const struct block_view *block)
+{
+	uint64_t changes = block_read_total(block, COUNTER_PROTECT_TRANSACTIONS);
+	char number[4][TEXT_NUMBER_BYTES];
+
+	if (changes == 0)
+		return;
+	fprintf(out, LABEL "%s changes of %s ranges, %s shootdowns, %s accesses stopped\n",
+		"permissions", text_group_digits(changes, number[0]),
+		text_group_digits(block_read_total(block, COUNTER_PROTECT_RANGES), number[1]),
+		text_group_digits(block_read_total(block, COUNTER_PROTECT_SHOOTDOWNS), number[2]),
+		text_group_digits(block_read_total(block, COUNTER_PROTECT_DENIED), number[3]));
+}
+
 static void print_denied(FILE *out, const struct block_view *block)
 {
 	char number[TEXT_NUMBER_BYTES];
@@ -174,6 +188,7 @@ void summary_print(
 	if (result->block) {
 		print_exits(out, result->block);
 		print_flushes(out, result->block);
+		print_permissions(out, result->block);
 		print_denied(out, result->block);
 	} else if (result->paravisor) {
 		fprintf(out, LABEL "none: Parapet's block could not be read\n", "statistics");

@@ -493,6 +493,9 @@ void core_main(const void *tree)
 		log_line("E option not understood, from here on: %s", wrong);
 		end_refuse(&partition);
 	}
+	if (partition.options.vsm && partition.options.protect_kernel) {
+		refuse("protect=kernel cannot go with vsm=on: a kernel in VTL1 seals for itself");
+	}
 	log_set_verbose(partition.options.verbose);
 	log_info("I Parapet %s, %u processors, %lu KiB of memory at 0x%lx", PARAPET_VERSION,
 		cpu_count(), memory_region_bytes() / 1024, memory_region_base().value);

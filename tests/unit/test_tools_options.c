@@ -89,6 +89,7 @@ static void test_protect(void **state)
 	assert_false(PARSE(&options, "--protect"));
 	assert_false(PARSE(&options, "--protect", "kernel", "--no-paravisor"));
 	assert_false(PARSE(&options, "--no-paravisor", "--protect", "kernel"));
+	assert_false(PARSE(&options, "--protect", "kernel", "--vsm"));
 }
 
 static void test_refused(void **state)

@@ -390,6 +390,8 @@ static void test_summary(void **state)
 	(void)state;
 	make_block();
 	block.vp[0].counter[COUNTER_EXIT_MSR] = 1234565;
+	block.vp[0].counter[COUNTER_PROTECT_TRANSACTIONS] = 1000;
+	block.vp[0].counter[COUNTER_PROTECT_DENIED] = 7654320;
 	assert_true(read_block(&view));
 
 	FILE *out = open_memstream(&text, &size);
@@ -399,6 +401,8 @@ static void test_summary(void **state)
 	assert_non_null(strstr(text, "1,234,567       617,284\n"));
 	assert_non_null(strstr(text, "DMA is not covered"));
 	assert_non_null(strstr(text, "it powered off"));
+	assert_non_null(strstr(text, " changes of "));
+	assert_non_null(strstr(text, "7,654,3"));
 	assert_null(strchr(text, '\033'));
 	free(text);
 }
