@@ -47,6 +47,7 @@ static bool move_step(enum seal_step from, enum seal_step to)
 {
 	uint32_t expected = from;
 
+	/* Acquire pairs with set_step: what belongs to the step before is there for the next. */
 	return atomic_u32_compare_exchange(&seal.step, &expected, to, memory_order_acq_rel);
 }
 

@@ -109,6 +109,7 @@ static enum seal_outcome trampoline_admit(struct vp *vp, uint64_t address)
 		return trampoline_seal(vp, address) ? SEAL_AGAIN : SEAL_REFUSED;
 	}
 	if (!trampoline->call) {
+		/* Relaxed: written under seal.writer, which this VP has. */
 		uint64_t page = atomic_u64_load(&trampoline->page, memory_order_relaxed);
 		const uint8_t *bytes = memory_pointer(HPA(page));
 
@@ -229,6 +230,7 @@ enum seal_outcome seal_write(struct vp *vp, gpa_t low, gpa_t high, uint32_t size
 		? write_trampoline(trampoline, low.value, size, value)
 		: write_code(vp, low.value, size, value);
 
+	/* Release pairs with the exchange above, of whoever writes next. */
 	atomic_u32_store(&seal.writer, 0, memory_order_release);
 	return outcome;
 }

@@ -68,6 +68,7 @@ enum vtl_status vtl_enable_partition(struct partition *partition)
 
 bool vtl_partition_enabled(const struct partition *partition)
 {
+	/* Relaxed, as where it is set: it stands for itself, and is never taken back. */
 	return atomic_u32_load(&partition->vtl1_enabled, memory_order_relaxed);
 }
 

@@ -11,7 +11,7 @@
 #define KERNEL_BYTES 0x10000u
 #define TEXT_END     0x8000u /* what is sealed as code; before the seal, all is */
 
-#define STUB	   0x0f0u
+#define STUB	   0x0f0u /* the kernel's ftrace_stub: what a tracer calls while nobody traces */
 #define FENTRY	   0x100u
 #define TRACER	   0x140u
 #define TRACER_END 0x168u
