@@ -35,7 +35,7 @@ static bool is_allowed(struct vp *vp, enum vtl vtl, gpa_t gpa, uint64_t bytes, u
 
 	tlblock_take(&partition->tlblock, vp->id, vtl, VTL2);
 	for (uint64_t page = gpa.value & PAGE_MASK; page < gpa.value + bytes; page += PAGE_SIZE) {
-		if (access & ~protect_access(&partition->protect, vtl, GPA(page))) {
+		if (!protect_may(&partition->protect, vtl, GPA(page), access)) {
 			return false;
 		}
 	}
@@ -58,6 +58,7 @@ void *guest_ram(struct vp *vp, gpa_t gpa, uint64_t bytes, uint32_t access)
 static const void *readable(struct vp *vp, enum vtl vtl, gpa_t gpa, uint64_t bytes, uint32_t access)
 {
 	if (gpa.value >= ROM_BASE && gpa.value < ROM_END && bytes <= ROM_END - gpa.value) {
+		/* Permissions of ROM do not change: never less than what is asked for here. */
 		return is_allowed(vp, vtl, gpa, bytes, access) ? memory_pointer(HPA(gpa.value))
 							       : NULL;
 	}

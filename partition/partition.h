@@ -75,7 +75,6 @@ struct vp {
 	/* This VP's own. */
 	_Alignas(CACHE_LINE_BYTES) uint32_t apic_icr_high;
 	bool entered; /* the first entry after a start has been counted */
-	uint64_t hypercall_input[PAGE_SIZE / sizeof(uint64_t)]; /* the guest's, copied once */
 	bool nmi_pending;
 	bool nmi_masked; /* until the guest's IRET */
 	bool nmi_stepping; /* that IRET is being stepped over */
@@ -89,6 +88,7 @@ struct vp {
 	struct vtl1 vtl1;
 	struct vtl_synic vtl0_synic; /* registers alone: no message ever waits */
 	struct protect_transaction protect; /* the one that it puts together */
+	uint64_t hypercall_input[PAGE_SIZE / sizeof(uint64_t)]; /* the guest's, copied once */
 };
 
 struct memory_span_list {
@@ -140,7 +140,6 @@ struct partition {
 	struct flush flush;
 	struct protect protect;
 	struct vpset_map vp_indexes; /* from the guest's VP indexes */
-	uint16_t vp_of_index[VPSET_INDEX_COUNT];
 	uint32_t vp_stride; /* a guest's VP index is its number times this */
 	bool flush_hypercalls; /* recommended to the guest */
 	struct atomic_u32 vtl1_enabled; /* for the partition; never taken back */
@@ -154,6 +153,7 @@ struct partition {
 	struct memory_span_list ram; /* the guest's: what Parapet may touch on its behalf */
 	/* The first VP that ends the guest writes it. */
 	struct atomic_u32 end_claimed;
+	uint16_t vp_of_index[VPSET_INDEX_COUNT];
 };
 
 /* Counts for this VP. */

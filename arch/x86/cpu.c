@@ -41,13 +41,14 @@ uint32_t cpu_count(void)
 
 struct cpu *cpu_create(uint32_t id, uint32_t apic_id)
 {
-	struct cpu *cpu = memory_take(sizeof(*cpu), _Alignof(struct cpu));
+	/* On top of its stack: what runs at every exit finds both in one page. */
+	struct cpu *cpu = (struct cpu *)memory_take_stack(STACK_BYTES) - 1;
 	uint64_t tss = (uint64_t)&cpu->tss;
 
 	cpu->self = cpu;
 	cpu->id = id;
 	cpu->apic_id = apic_id;
-	cpu->stack_top = memory_take_stack(STACK_BYTES);
+	cpu->stack_top = cpu;
 	cpu->tss.io_map = sizeof(struct tss);
 	for (int i = IST_NMI; i < IST_COUNT; i++) {
 		cpu->tss.ist[i - 1] = (uint64_t)memory_take_stack(FAULT_STACK_BYTES);

@@ -81,7 +81,7 @@ static inline struct cpu *cpu_this(void)
 /* Is this QEMU's own software processor? It differs from the manual here and there. */
 bool cpu_is_tcg(void);
 
-/* Takes a struct cpu with its stacks from Parapet's memory, and registers it. */
+/* Takes a struct cpu and its stacks from Parapet's memory, and registers it. */
 struct cpu *cpu_create(uint32_t id, uint32_t apic_id);
 
 /* Those created so far, by dense number or by APIC id; NULL if there is none. */

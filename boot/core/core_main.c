@@ -193,7 +193,10 @@ static bool holds_acpi_table(const struct handover_range *range)
 	return false;
 }
 
-static void map_range(uint64_t base, uint64_t bytes, uint32_t access)
+/* What may be done at first with each span of the guest's RAM. */
+static uint32_t ram_access[ARRAY_SIZE(partition.ram.span)];
+
+static void add_ram(uint64_t base, uint64_t bytes, uint32_t access)
 {
 	struct memory_span_list *ram = &partition.ram;
 	uint64_t first = ALIGN_DOWN(base, PAGE_SIZE);
@@ -205,9 +208,9 @@ static void map_range(uint64_t base, uint64_t bytes, uint32_t access)
 	if (ram->count == ARRAY_SIZE(ram->span)) {
 		refuse("the memory map has too many pieces");
 	}
+	ram_access[ram->count] = access;
 	ram->span[ram->count].base = first;
 	ram->span[ram->count++].bytes = last - first;
-	partition_map(&partition, GPA(first), last - first, access);
 }
 
 /* RAM is the guest's, and so is what the firmware left in RAM for it; everything else stays closed. */
@@ -221,7 +224,7 @@ static void map_guest_memory(const struct wakeup_pages *wakeup)
 		/* What Parapet made ACPI or NVS memory of was RAM before. */
 		if (range->type == MEMORY_RAM || range->type == MEMORY_ACPI ||
 			range->type == MEMORY_NVS) {
-			map_range(range->base, range->length,
+			add_ram(range->base, range->length,
 				range->type == MEMORY_RAM ? ACCESS_ALL
 							  : ACCESS_READ | ACCESS_WRITE);
 		}
@@ -231,7 +234,7 @@ static void map_guest_memory(const struct wakeup_pages *wakeup)
 		const struct handover_firmware *firmware = &handover.firmware[i];
 
 		if (firmware->type == MEMORY_RESERVED && holds_acpi_table(&firmware->range)) {
-			map_range(firmware->range.base, firmware->range.bytes,
+			add_ram(firmware->range.base, firmware->range.bytes,
 				ACCESS_READ | ACCESS_WRITE);
 		}
 	}
@@ -239,14 +242,19 @@ static void map_guest_memory(const struct wakeup_pages *wakeup)
 	if (ram->count + 3 > ARRAY_SIZE(ram->span)) {
 		refuse("the memory map has too many pieces");
 	}
+	ram_access[ram->count] = ACCESS_ALL;
 	ram->span[ram->count].base = 0;
 	ram->span[ram->count++].bytes = LOW_RAM_END;
 	if (wakeup) {
+		ram_access[ram->count] = ACCESS_READ | ACCESS_WRITE;
 		ram->span[ram->count].base = wakeup->ap_pages.value;
 		ram->span[ram->count++].bytes = wakeup->ap_bytes;
 	}
 	protect_set_ram(&partition.protect, ram->span, ram->count);
-	partition_map(&partition, GPA(0), LOW_RAM_END, ACCESS_ALL);
+	for (uint32_t i = 0; i < ram->count; i++) {
+		partition_map(
+			&partition, GPA(ram->span[i].base), ram->span[i].bytes, ram_access[i]);
+	}
 	partition_map(
 		&partition, GPA(LOW_RAM_END), VIDEO_END - LOW_RAM_END, ACCESS_READ | ACCESS_WRITE);
 	partition_map(
@@ -417,12 +425,14 @@ static void create_vps(void)
 	create_permissions(vps);
 	number_vps(vps);
 	for (uint32_t i = 0; i < vps; i++) {
+		/* Both are used at every exit, and lie together. */
+		struct platform_vp *platform = partition.ops->vp_create(i, VTL0);
 		struct vp *vp = memory_take(sizeof(*vp), CACHE_LINE_BYTES);
 
 		vp->partition = &partition;
 		vp->id = i;
 		vp->apic_id = cpu_by_id(i)->apic_id;
-		vp->vtl[VTL0].platform = partition.ops->vp_create(i, VTL0);
+		vp->vtl[VTL0].platform = platform;
 		vp->platform = vp->vtl[VTL0].platform;
 		if (partition.options.vsm) {
 			vtl_init_vp(vp);

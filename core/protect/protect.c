@@ -118,6 +118,34 @@ static bool protect_range_is_ram(const struct protect *protect, uint64_t base, u
 	return at >= base + bytes;
 }
 
+static bool protect_range_has_ram(const struct protect *protect, const struct protect_range *range)
+{
+	for (uint32_t i = 0; i < protect->ram_count; i++) {
+		const struct protect_span *span = &protect->ram[i];
+
+		if (range->base < span->base + span->bytes &&
+			span->base < range->base + range->bytes)
+			return true;
+	}
+	return false;
+}
+
+/* What the batch does not give is no longer given everywhere. */
+static void protect_note_withheld(struct protect *protect, const struct protect_batch *batch)
+{
+	uint32_t given = ACCESS_ALL;
+
+	for (uint32_t i = 0; i < batch->count; i++)
+		given &= batch->ranges[i].access;
+	/*
+	 * N5, relaxed, pairs with T1: it comes before the shootdown's R2, as the tables' entries do.
+	 * Whoever takes a TLB lock that the shootdown does not find held sees both. Set later, it
+	 * would let VTL2 use a page that was revoked.
+	 */
+	atomic_u32_fetch_or(
+		&protect->withheld[batch->target], ACCESS_ALL & ~given, memory_order_relaxed);
+}
+
 static bool protect_access_is_good(const struct protect *protect, enum vtl target, uint32_t access)
 {
 	return !(access & ~ACCESS_ALL) && protect->ops->can(protect->platform, target, access);
@@ -138,6 +166,8 @@ enum protect_status protect_map(
 		return PROTECT_BAD_ACCESS;
 	if (!protect->ops->prepare(protect->platform, &batch))
 		return PROTECT_NO_MEMORY;
+	if (protect_range_has_ram(protect, &range))
+		protect_note_withheld(protect, &batch);
 	protect->ops->write(protect->platform, &batch);
 	/* Nobody has walked these tables yet. */
 	protect->ops->release(protect->platform, batch.freed);
@@ -306,6 +336,7 @@ static bool protect_write(struct protect *protect, struct protect_transaction *t
 			return false;
 		}
 	}
+	protect_note_withheld(protect, batch);
 	protect->ops->write(protect->platform, batch);
 	protect_unlock_set(protect, transaction->vp, PROTECT_LAYER_TABLE, tables);
 	return true;

@@ -142,6 +142,11 @@ struct protect {
 	uint32_t targets; /* VTLs 0 to targets - 1 */
 	const struct protect_span *ram;
 	uint32_t ram_count;
+	/*
+	 * ACCESS_ bits that some page of RAM may be without, for each target: what has never been
+	 * withheld need not be looked up. Bits are never taken back.
+	 */
+	struct atomic_u32 withheld[PROTECT_TARGETS];
 
 	struct protect_lock region_lock[PROTECT_REGION_SHARDS];
 	struct protect_lock table_lock[PROTECT_TABLE_SHARDS];
@@ -187,7 +192,8 @@ void protect_init(struct protect *protect, const struct protect_config *config);
 
 /*
  * Memory that permissions can be changed of while VPs run, the guest's RAM; none before this. Before
- * any VP runs. The array stays the caller's.
+ * any VP runs, and before any of it is given to a target, all of it, by protect_map. The array stays
+ * the caller's.
  */
 void protect_set_ram(struct protect *protect, const struct protect_span *ram, uint32_t count);
 
@@ -238,6 +244,19 @@ enum protect_status protect_sync(struct protect *protect, vp_id_t vp, enum vtl b
  * allows may be made until then. No lock, bounded.
  */
 uint32_t protect_access(const struct protect *protect, enum vtl target, gpa_t gpa);
+
+/*
+ * The same for one page of RAM: may `target` do all of `access` with it? Looks nothing up for what
+ * was never withheld from `target` anywhere.
+ */
+static inline bool protect_may(
+	const struct protect *protect, enum vtl target, gpa_t gpa, uint32_t access)
+{
+	/* Relaxed: N5 orders it. */
+	uint32_t withheld = atomic_u32_load(&protect->withheld[target], memory_order_relaxed);
+
+	return !(access & withheld) || !(access & ~protect_access(protect, target, gpa));
+}
 
 /*
  * Own VP in VTL2: changes of [base, base + bytes) are refused from now on, PROTECT_PIN_OVERLAY to

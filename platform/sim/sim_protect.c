@@ -191,7 +191,7 @@ void sim_protect_emulate(struct sim_vp *vp, enum vtl vtl, struct sim_place place
 	uint32_t access = random_access(vp);
 	uint64_t looked = sim_judge_now(&sim->judge);
 
-	if (!(protect_access(&sim->protect, vtl, gpa_of(place)) & access))
+	if (!protect_may(&sim->protect, vtl, gpa_of(place), access))
 		return;
 	for (uint32_t uses = 1 + sim_random(vp, 50); uses; uses--) {
 		struct sim_look look = sim_judge_look(&sim->judge, judged);

@@ -93,8 +93,10 @@ static void svm_vp_restart(struct platform_vp *platform_vp)
 
 static struct platform_vp *svm_vp_create(vp_id_t id, enum vtl vtl)
 {
-	struct svm_vp *vp = memory_take(sizeof(*vp), CACHE_LINE_BYTES);
 	struct vmcb *vmcb = memory_take(PAGE_SIZE, PAGE_SIZE);
+	uint8_t *host = vtl == VTL0 ? memory_take(2 * PAGE_SIZE, PAGE_SIZE) : NULL;
+	/* At the start of a page, for struct vp to follow in the same. */
+	struct svm_vp *vp = memory_take(sizeof(*vp), PAGE_SIZE);
 	struct svm_parked *parked;
 
 	vp->vtl = vtl;
@@ -102,8 +104,8 @@ static struct platform_vp *svm_vp_create(vp_id_t id, enum vtl vtl)
 	vp->vmcb = vmcb;
 	vp->vmcb_hpa = memory_hpa(vmcb).value;
 	if (vtl == VTL0) {
-		vp->host_vmcb_hpa = memory_hpa(memory_take(PAGE_SIZE, PAGE_SIZE)).value;
-		vp->host_save_hpa = memory_hpa(memory_take(PAGE_SIZE, PAGE_SIZE)).value;
+		vp->host_vmcb_hpa = memory_hpa(host).value;
+		vp->host_save_hpa = memory_hpa(host + PAGE_SIZE).value;
 		parked = memory_take(sizeof(*parked), sizeof(uint64_t));
 		svm.vp[id] = vp;
 	} else {

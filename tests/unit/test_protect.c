@@ -351,6 +351,65 @@ static void test_too_many_ranges(void **state)
 	assert_true(region_at(2 * PAGE_SIZE)->hull);
 }
 
+static uint32_t looks;
+
+static uint32_t counted_access(void *platform, enum vtl target, gpa_t gpa)
+{
+	looks++;
+	return npt_protect_ops.access(platform, target, gpa);
+}
+
+static void count_looks(void)
+{
+	looks = 0;
+	checked_ops = npt_protect_ops;
+	checked_ops.access = counted_access;
+	protect.ops = &checked_ops;
+}
+
+static void test_may(void **state)
+{
+	(void)state;
+	/* What was never withheld is not even looked up. */
+	count_looks();
+	assert_true(protect_may(&protect, VTL0, GPA(SIZE_2M), ACCESS_ALL));
+	assert_int_equal(change(SIZE_2M, PAGE_SIZE, ACCESS_ALL, 0), PROTECT_DONE);
+	assert_true(protect_may(&protect, VTL0, GPA(SIZE_2M), ACCESS_ALL));
+	assert_int_equal(change(SIZE_2M, PAGE_SIZE, RW, 0), PROTECT_DONE);
+	assert_true(protect_may(&protect, VTL0, GPA(SIZE_2M), RW));
+	assert_int_equal(looks, 0);
+
+	/* What was withheld anywhere is looked up everywhere, for that target. */
+	assert_false(protect_may(&protect, VTL0, GPA(SIZE_2M), ACCESS_READ | ACCESS_EXECUTE));
+	assert_true(protect_may(&protect, VTL0, GPA(SIZE_2M + PAGE_SIZE), ACCESS_ALL));
+	assert_true(protect_may(&protect, VTL1, GPA(SIZE_2M), ACCESS_ALL));
+	begin(0, VTL1, 0);
+	assert_int_equal(add(0, PAGE_SIZE, ACCESS_ALL), PROTECT_DONE);
+	assert_int_equal(add(2 * PAGE_SIZE, PAGE_SIZE, ACCESS_NONE), PROTECT_DONE);
+	assert_int_equal(commit(), PROTECT_DONE);
+	assert_false(protect_may(&protect, VTL0, GPA(2 * PAGE_SIZE), ACCESS_READ));
+	assert_true(protect_may(&protect, VTL0, GPA(PAGE_SIZE), ACCESS_ALL));
+
+	/* And given back. */
+	assert_int_equal(change(SIZE_2M, PAGE_SIZE, ACCESS_ALL, 0), PROTECT_DONE);
+	assert_true(protect_may(&protect, VTL0, GPA(SIZE_2M), ACCESS_ALL));
+}
+
+/* RAM that is not given whole at start is withheld; memory of another kind is nobody's concern. */
+static void test_may_at_start(void **state)
+{
+	(void)state;
+	count_looks();
+	assert_int_equal(protect_map(&protect, VTL0, GPA(3 * SIZE_1G), PAGE_SIZE, ACCESS_READ),
+		PROTECT_DONE);
+	assert_true(protect_may(&protect, VTL0, GPA(0), ACCESS_ALL));
+	assert_int_equal(looks, 0);
+	assert_int_equal(
+		protect_map(&protect, VTL0, GPA(PAGE_SIZE), PAGE_SIZE, ACCESS_READ), PROTECT_DONE);
+	assert_false(protect_may(&protect, VTL0, GPA(PAGE_SIZE), RW));
+	assert_true(protect_may(&protect, VTL0, GPA(0), RW));
+}
+
 static void test_pins(void **state)
 {
 	(void)state;
@@ -1137,6 +1196,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_map_refuses, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_overlaps_in_a_transaction, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_too_many_ranges, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_may, setup_two, teardown),
+		cmocka_unit_test_setup_teardown(test_may_at_start, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_pins, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_lock_of_a_transaction, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_locks_are_held, setup, teardown),

@@ -217,7 +217,7 @@ void machine_write_stay(vp_id_t vp, uint32_t page)
 void machine_emulate_begin(vp_id_t vp, uint32_t page)
 {
 	tlblock_take(&machine_tlblock, vp, VTL0, VTL2);
-	emulates[vp] = protect_access(&machine_protect, VTL0, gpa_of(page)) & ACCESS_WRITE;
+	emulates[vp] = protect_may(&machine_protect, VTL0, gpa_of(page), ACCESS_WRITE);
 }
 
 void machine_emulate_end(vp_id_t vp, uint32_t page)
