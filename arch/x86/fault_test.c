@@ -3,14 +3,17 @@
 
 static volatile uint32_t data = 0xc3c3c3c3; /* RET, should it ever be executed */
 
-void fault_test_page(void)
+/* Found in the backtrace by their names, so never part of their callers. */
+#define BY_NAME __attribute__((noinline))
+
+BY_NAME void fault_test_page(void)
 {
 	volatile uint32_t *volatile nowhere = (volatile uint32_t *)0x10;
 
 	(void)*nowhere; /* the first page is mapped nowhere */
 }
 
-void fault_test_text(void)
+BY_NAME void fault_test_text(void)
 {
 	volatile uint8_t *volatile text = (volatile uint8_t *)(uintptr_t)fault_test_text;
 
@@ -24,7 +27,7 @@ void fault_test_data(void)
 	function();
 }
 
-static uint32_t recurse(volatile uint32_t *above)
+BY_NAME static uint32_t recurse(volatile uint32_t *above)
 {
 	volatile uint32_t here[64];
 

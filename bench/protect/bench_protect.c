@@ -4,13 +4,16 @@
  * all run VTL0 all the time, and a kick carries out at once what such a VP would do (leave, drain its
  * queue, enter again), so a shootdown costs a few atomic operations a VP here, and no more.
  *
- * First, memory revoked and given back, in as few transactions as hold it and page by page. Then two
+ * First, memory revoked and given back, in as few transactions as hold it and page by page, and for
+ * scale what this computer's own kernel takes for the same with mprotect, in a process with a second
+ * thread that runs. Then two
  * threads whose transactions touch different memory, with the locks of core/protect and with one lock
  * around each commit. The cases of a comparison take turns within a round; ratios are formed within a
  * round, and their spread is over the rounds.
  */
 #include <pthread.h>
 #include <stdio.h>
+#include <sys/mman.h>
 
 #include "bench/measure.h"
 #include "core/protect/protect.h"
@@ -226,6 +229,62 @@ static struct cost measure_amount(const struct amount *amount, bool page_by_page
 	return cost;
 }
 
+/* --- the kernel's own, for scale -----------------------------------------------------------------
+ */
+
+static struct atomic_u32 stop;
+
+/* Keeps the process on a second processor, whose TLB the kernel has to care for. */
+static void *bystander_main(void *argument)
+{
+	while (atomic_u32_load(&stop, memory_order_relaxed) == 0)
+		;
+	return argument;
+}
+
+static void mprotect_all(uint8_t *memory, uint64_t bytes, int access, bool page_by_page)
+{
+	uint64_t step = page_by_page ? PAGE_SIZE : bytes;
+
+	for (uint64_t at = 0; at < bytes; at += step) {
+		if (mprotect(memory + at, step, access) != 0) {
+			perror("bench-protect: mprotect");
+			exit(1);
+		}
+	}
+}
+
+/* False: this computer has not as much memory. */
+static bool measure_mprotect(uint64_t bytes, bool page_by_page, struct cost *cost)
+{
+	uint8_t *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	pthread_t bystander;
+	uint64_t start;
+
+	if (memory == MAP_FAILED)
+		return false;
+	/* Entries of 4 KiB, as the ones it is compared with can be asked to be. */
+	madvise(memory, bytes, MADV_NOHUGEPAGE);
+	if (madvise(memory, bytes, MADV_POPULATE_WRITE) != 0) {
+		munmap(memory, bytes);
+		return false;
+	}
+	atomic_u32_store(&stop, 0, memory_order_relaxed);
+	if (pthread_create(&bystander, NULL, bystander_main, NULL) != 0)
+		abort();
+	start = now_ns();
+	mprotect_all(memory, bytes, PROT_READ, page_by_page);
+	cost->revoke_us = (double)(now_ns() - start) / 1000;
+	start = now_ns();
+	mprotect_all(memory, bytes, PROT_READ | PROT_WRITE, page_by_page);
+	cost->restore_us = (double)(now_ns() - start) / 1000;
+	atomic_u32_store(&stop, 1, memory_order_relaxed);
+	pthread_join(bystander, NULL);
+	munmap(memory, bytes);
+	return true;
+}
+
 static void text_of(char *text, size_t bytes, const double *values, uint32_t rounds, int digits)
 {
 	struct spread spread = spread_of(values, rounds);
@@ -234,45 +293,86 @@ static void text_of(char *text, size_t bytes, const double *values, uint32_t rou
 		spread.high);
 }
 
-static void bench_amount(FILE *json, const struct amount *amount, uint32_t rounds, bool first)
+/* A way to change an amount of memory. */
+struct way {
+	const char *name;
+	bool page_by_page;
+	bool kernel; /* its mprotect, not core/protect */
+};
+
+static const struct way ways[] = {
+	{"together", false, false},
+	{"page by page", true, false},
+	{"mprotect, together", false, true},
+	{"mprotect, page by page", true, true},
+};
+
+static bool measure_way(const struct amount *amount, const struct way *way, struct cost *cost)
 {
-	struct cost costs[2][ROUNDS_MAX];
+	if (way->kernel) {
+		/* Single pages are mappings of their own: the kernel allows no process so many. */
+		return amount->step == PAGE_SIZE &&
+			measure_mprotect(amount->bytes, way->page_by_page, cost);
+	}
+	*cost = measure_amount(amount, way->page_by_page);
+	return true;
+}
+
+static void count_of(char *text, size_t bytes, const struct way *way, uint64_t count)
+{
+	if (way->kernel)
+		snprintf(text, bytes, "-");
+	else
+		snprintf(text, bytes, "%llu", (unsigned long long)count);
+}
+
+static void bench_way(FILE *json, const struct amount *amount, const struct way *way,
+	const struct cost *costs, const struct cost *together, uint32_t rounds)
+{
+	double revoke[ROUNDS_MAX] = {0}, restore[ROUNDS_MAX] = {0}, ratio[ROUNDS_MAX] = {0};
+	char revokes[64], restores[64], ratios[64], transactions_text[32], shootdowns[32],
+		entries[32];
 
 	for (uint32_t r = 0; r < rounds; r++) {
-		for (uint32_t i = 0; i < 2; i++) {
-			uint32_t way = (i + r) % 2; /* not always the same first */
-
-			costs[way][r] = measure_amount(amount, way);
-		}
+		revoke[r] = costs[r].revoke_us;
+		restore[r] = costs[r].restore_us;
+		ratio[r] = costs[r].revoke_us / together[r].revoke_us;
 	}
-	for (uint32_t way = 0; way < 2; way++) {
-		static const char *const ways[] = {"together", "page by page"};
-		double revoke[ROUNDS_MAX] = {0}, restore[ROUNDS_MAX] = {0}, ratio[ROUNDS_MAX] = {0};
-		char revokes[64], restores[64], ratios[64];
-
-		for (uint32_t r = 0; r < rounds; r++) {
-			revoke[r] = costs[way][r].revoke_us;
-			restore[r] = costs[way][r].restore_us;
-			ratio[r] = costs[way][r].revoke_us / costs[0][r].revoke_us;
-		}
-		text_of(revokes, sizeof(revokes), revoke, rounds, 1);
-		text_of(restores, sizeof(restores), restore, rounds, 1);
-		text_of(ratios, sizeof(ratios), ratio, rounds, 0);
-		printf("%-28s %-13s %8llu %8llu %8llu  %-32s %-32s %s\n", amount->name, ways[way],
-			(unsigned long long)costs[way][0].transactions,
-			(unsigned long long)costs[way][0].shootdowns,
-			(unsigned long long)costs[way][0].entries, revokes, restores, ratios);
-		if (json)
-			fprintf(json,
-				"%s\n[\"%s\", \"%s\", \"%llu\", \"%llu\", \"%llu\", \"%s\", \"%s\", "
-				"\"%s\"]",
-				first && way == 0 ? "" : ",", amount->name, ways[way],
-				(unsigned long long)costs[way][0].transactions,
-				(unsigned long long)costs[way][0].shootdowns,
-				(unsigned long long)costs[way][0].entries, revokes, restores,
-				ratios);
-	}
+	text_of(revokes, sizeof(revokes), revoke, rounds, 1);
+	text_of(restores, sizeof(restores), restore, rounds, 1);
+	text_of(ratios, sizeof(ratios), ratio, rounds, 0);
+	count_of(transactions_text, sizeof(transactions_text), way, costs[0].transactions);
+	count_of(shootdowns, sizeof(shootdowns), way, costs[0].shootdowns);
+	count_of(entries, sizeof(entries), way, costs[0].entries);
+	printf("%-28s %-23s %8s %8s %8s  %-32s %-32s %s\n", amount->name, way->name,
+		transactions_text, shootdowns, entries, revokes, restores, ratios);
+	if (json)
+		fprintf(json,
+			"%s\n[\"%s\", \"%s\", \"%s\", \"%s\", \"%s\", \"%s\", \"%s\", \"%s\"]",
+			amount == amounts && way == ways ? "" : ",", amount->name, way->name,
+			transactions_text, shootdowns, entries, revokes, restores, ratios);
 	fflush(stdout);
+}
+
+static void bench_amount(FILE *json, const struct amount *amount, uint32_t rounds)
+{
+	static struct cost costs[ARRAY_SIZE(ways)][ROUNDS_MAX];
+	bool measured[ARRAY_SIZE(ways)] = {false};
+
+	for (uint32_t r = 0; r < rounds; r++) {
+		for (uint32_t i = 0; i < ARRAY_SIZE(ways); i++) {
+			uint32_t way = (i + r) % ARRAY_SIZE(ways); /* not always the same first */
+
+			measured[way] = measure_way(amount, &ways[way], &costs[way][r]);
+		}
+	}
+	for (uint32_t way = 0; way < ARRAY_SIZE(ways); way++) {
+		if (measured[way])
+			bench_way(json, amount, &ways[way], costs[way], costs[0], rounds);
+		else
+			printf("%-28s %-23s not possible on this computer\n", amount->name,
+				ways[way].name);
+	}
 }
 
 /* --- in parallel ---------------------------------------------------------------------------------
@@ -285,7 +385,6 @@ struct worker {
 };
 
 static struct worker workers[THREADS_MAX];
-static struct atomic_u32 stop;
 static pthread_spinlock_t one_lock;
 static bool one_lock_for_all;
 
@@ -394,10 +493,10 @@ int main(int argc, char **argv)
 	pthread_spin_init(&one_lock, PTHREAD_PROCESS_PRIVATE);
 	if (json)
 		fputs(AMOUNT_BEGIN, json);
-	printf("%-28s %-13s %8s %8s %8s  %-32s %-32s %s\n", "memory", "how", "transac.", "shootd.",
+	printf("%-28s %-23s %8s %8s %8s  %-32s %-32s %s\n", "memory", "how", "transac.", "shootd.",
 		"entries", "revoke us", "restore us", "times together");
 	for (uint32_t i = 0; i < ARRAY_SIZE(amounts); i++)
-		bench_amount(json, &amounts[i], rounds, i == 0);
+		bench_amount(json, &amounts[i], rounds);
 	if (json)
 		fputs(PARALLEL_BEGIN, json);
 	bench_parallel(json, rounds, milliseconds);
