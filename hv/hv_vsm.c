@@ -234,7 +234,13 @@ static uint16_t write_config(struct vp *vp, uint64_t value)
 	}
 	status = hv_protect_default(vp, access);
 	if (status != HV_STATUS_SUCCESS) {
-		atomic_u64_store(&vsm.config, before, memory_order_relaxed);
+		uint64_t now = after, undone;
+
+		/* Another VP may have changed the rest meanwhile: that stays. */
+		do {
+			undone = (now & ~fixed) | (before & fixed);
+		} while (!atomic_u64_compare_exchange(
+			&vsm.config, &now, undone, memory_order_relaxed));
 	}
 	return status;
 }
