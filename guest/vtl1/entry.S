@@ -7,24 +7,25 @@
  */
 #include "vtl1.h"
 
-#define MSR_GUEST_OS_ID	    0x40000000
-#define HVCALL_VTL_RETURN   0x12
-#define RETURN_FAST	    1
+#define MSR_GUEST_OS_ID	  0x40000000
+#define CALL_VTL_RETURN	  0x12
+#define RETURN_FAST	  1
 
 	.text
 	.globl vtl1_entry
 vtl1_entry:
 	movl $VTL1_DR7, %eax
 	movq %rax, %dr7
-	movq %dr6, %rax
-	movq %rax, %gs:RECORD_DR6
+	movl $VTL1_DR6, %eax
+	movq %rax, %dr6
 1:	incq %gs:RECORD_ENTRIES
 	movl $VTL1_DR7, %ecx
 	movq %dr7, %rax
 	cmpq %rcx, %rax
 	jne 2f
+	movl $VTL1_DR6, %ecx
 	movq %dr6, %rax
-	cmpq %gs:RECORD_DR6, %rax
+	cmpq %rcx, %rax
 	je 3f
 2:	incq %gs:RECORD_CHANGED
 3:	testq %r9, %r9
@@ -41,7 +42,7 @@ vtl1_entry:
 	vmmcall
 	movq %rax, %r9
 4:	movl $RETURN_FAST, %eax
-	movl $HVCALL_VTL_RETURN, %ecx
+	movl $CALL_VTL_RETURN, %ecx
 	vmmcall
 	jmp 1b
 

@@ -25,16 +25,14 @@
 #define ATTRIBUTES_TSS	0x008b
 #define ATTRIBUTES_LDT	0x0082
 
-/* A page of each processor's, behind VTL1's GS. */
+/* Each processor's, in a page of its own, behind VTL1's GS. */
 struct record {
 	u64 entries;
 	u64 changed; /* how often a VTL found other debug registers than it had left */
-	u64 dr6; /* of VTL1, as it was at the first entry */
 	u64 armed; /* calls with a breakpoint or watchpoint of VTL0's enabled */
 };
 static_assert(offsetof(struct record, entries) == RECORD_ENTRIES);
 static_assert(offsetof(struct record, changed) == RECORD_CHANGED);
-static_assert(offsetof(struct record, dr6) == RECORD_DR6);
 
 extern const char vtl1_entry[];
 
@@ -185,6 +183,8 @@ static int __init vtl1_init(void)
 	u64 status = 0;
 	unsigned int cpu;
 
+	if (!period)
+		return -EINVAL;
 	root = (pgd_t *)get_zeroed_page(GFP_KERNEL);
 	input = (void *)get_zeroed_page(GFP_KERNEL);
 	if (!root || !input)

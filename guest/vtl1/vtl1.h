@@ -5,7 +5,6 @@
 /* Where things are in struct record, which VTL1 has behind its GS. */
 #define RECORD_ENTRIES 0
 #define RECORD_CHANGED 8
-#define RECORD_DR6     16
 
 /*
  * VTL1's own DR7: four watchpoints of eight bytes, none enabled. QEMU 7.2 keeps one breakpoint for each
@@ -13,5 +12,8 @@
  * would have it take one for the other.
  */
 #define VTL1_DR7 0x99990400
+
+/* VTL1's own DR6: after a step. Linux leaves none of those bits set. */
+#define VTL1_DR6 0xffff4ff0
 
 #endif
