@@ -69,6 +69,22 @@ $(GUEST)/attack.img: guest/attack/initrd.list guest/attack/protect $(GUEST)/demo
 
 guest-kernels: $(GUEST)/attack.img
 
+# The module that brings a VTL1, and its script, likewise.
+$(GUEST)/vtl1/vtl1.ko: $(GUEST)/vmlinuz scripts/build-module guest/vtl1/main.c guest/vtl1/entry.S \
+		guest/vtl1/vtl1.h guest/vtl1/Kbuild
+	$(call say,KBUILD,$@)
+	$(Q)scripts/build-module $< guest/vtl1 $@
+
+$(GUEST)/vtl1.img: guest/vtl1/initrd.list guest/vtl1/vtl1 $(GUEST)/demo/mkcpio $(GUEST)/vtl1/vtl1.ko
+	$(call say,CPIO,$@)
+	$(Q)sed -e 's|@BUILD@|$(GUEST)/vtl1|' -e 's|@SOURCE@|guest/vtl1|' $< | \
+		$(GUEST)/demo/mkcpio > $@.cpio
+	$(Q)gzip -n -9 < $@.cpio > $@.tmp
+	$(Q)rm $@.cpio
+	$(Q)mv $@.tmp $@
+
+guest-kernels: $(GUEST)/vtl1.img
+
 # --- test kernels: guest/testkernel/NAME.c, one file each, linked with the library beside them ----
 TK_SRCS  := $(wildcard guest/testkernel/*.c)
 TK_LIB   := $(wildcard guest/testkernel/lib/*.c guest/testkernel/lib/*.S)

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Debug registers: the test kernel's answers are the same on the bare machine and under Parapet, with
-# and without interrupt exits; a real kernel's watchpoints and breakpoints hit exactly; and nothing
-# touches a debug register at an interrupt exit, or asks the layer below for one.
+# and without interrupt exits; a real kernel's watchpoints and breakpoints hit exactly, also with VTL1
+# active; and nothing touches a debug register at an interrupt exit, or asks the layer below for one.
 #
 # DEBUG_LONG=1: a hundred thousand hits of perf_event, a million interrupt exits, every byte of
 # Parapet's text as a breakpoint's address.
@@ -73,27 +73,49 @@ if mode paravisor; then
 	done
 fi
 
-# guest MODE [OPTIONS...]
+# guest MODE APPEND [OPTIONS...]
 guest() {
-	g_mode=$1
-	shift
+	g_mode=$1 g_append=$2
+	shift 2
 	rm -f "$STATS"
 	run "$g_mode" "${LIMIT:-240}" --cpus 4 --stats "$STATS" "$@" \
-		--append "console=ttyS0 panic=-1 quiet demo.run=watch demo.hits=$HITS"
+		--append "console=ttyS0 panic=-1 quiet demo.run=watch demo.hits=$HITS $g_append"
 	[ "$status" -eq 0 ] && printed '^demo: ok$' &&
 		printed '^watch: perf_event: .* 0 others' && printed '^watch: ptrace: .* 0 others'
 }
 
+# alternating: VTL1 ran on every processor, often between a breakpoint's arming and its hit, and Parapet
+# has counted the entries that VTL1 has
+alternating() {
+	for cpu in 0 1 2 3; do
+		printed "^vtl1: CPU $cpu, [1-9][0-9]* entries, [0-9]+ armed, 0 changed\$" || return 1
+	done
+	[ "$(vtl1_sum 4)" -eq "$(number vtl1.entries)" ] && [ "$(vtl1_sum 6)" -gt 0 ]
+}
+
+# vtl1_sum WORD: over the processors, of a number in the guest's lines
+vtl1_sum() {
+	awk -v word="$1" '/^vtl1: CPU / { sum += $word } END { print sum + 0 }' "$WORK/out"
+}
+
 if mode bare; then
-	guest bare
+	guest bare ''
 	ok "perf_event and ptrace, bare: $HITS hits of each kind, exactly"
 fi
 if mode paravisor; then
 	for flush in ipi hypercall; do
 		for option in '' --interrupt-exits; do
-			guest paravisor --tlb-flush $flush ${option:+$option} && untouched
+			guest paravisor '' --tlb-flush $flush ${option:+$option} && untouched
 			ok "perf_event and ptrace, flushes by $flush $option: $HITS hits, exactly"
 		done
+	done
+	cat "$GUEST/initrd.img" "$GUEST/vtl1.img" >"$WORK/initrd.img" || exit 1
+	for option in '' --interrupt-exits; do
+		guest paravisor demo.vtl1=200 --initrd "$WORK/initrd.img" --vsm ${option:+$option} &&
+			untouched
+		ok "perf_event and ptrace, VTL1 active $option: $HITS hits, exactly"
+		alternating
+		ok "VTL1 active $option: $(vtl1_sum 4) entries, $(vtl1_sum 6) of them with VTL0 armed"
 	done
 	! nm "$(dirname "$PARAPET")/core.elf" | grep -q regs_query_host
 	ok "the image has no function that asks the host for a register"
