@@ -242,18 +242,15 @@ static bool wants_notification(struct vp *vp)
 
 void vtl_before_entry(struct vp *vp)
 {
-	vp->partition->ops->offer_interrupt(vp->platform, vtl_apic_next(vp));
+	vp->partition->ops->offer_interrupt(vp->platform, vtl_apic_offer(vp));
 	vp->partition->ops->notify_interrupts(vp->platform, wants_notification(vp));
 }
 
 void vtl_after_exit(struct vp *vp)
 {
 	const struct platform_ops *ops = vp->partition->ops;
-	uint8_t taken = ops->interrupt_taken(vp->platform);
 
-	if (taken) {
-		vtl_apic_taken(vp, taken);
-	}
+	vtl_apic_offered(vp, ops->interrupt_taken(vp->platform) != 0);
 	vtl_apic_set_cr8(vp, ops->cr8_read(vp->platform));
 }
 

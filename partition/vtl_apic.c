@@ -27,6 +27,7 @@ void vtl_apic_reset(struct vtl_apic *apic)
 	atomic_u32_store(&apic->svr, 0xff, memory_order_relaxed);
 	atomic_u32_store(&apic->ldr, 0, memory_order_relaxed);
 	atomic_u32_store(&apic->dfr, ~0u, memory_order_relaxed);
+	apic->offered = 0;
 	apic->icr_high = 0;
 	apic->icr_low = 0;
 	apic->tpr = 0;
@@ -81,12 +82,18 @@ bool vtl_apic_wants_in(const struct vp *vp)
 	return highest_requested(apic) >> 4 > processor_priority(apic) >> 4;
 }
 
-uint8_t vtl_apic_next(const struct vp *vp)
+uint8_t vtl_apic_offer(struct vp *vp)
 {
-	const struct vtl_apic *apic = &vp->vtl1.apic;
+	struct vtl_apic *apic = &vp->vtl1.apic;
 	uint8_t vector = highest_requested(apic);
 
-	return vector >> 4 > highest_in_service(apic) >> 4 ? vector : 0;
+	if (vector >> 4 <= highest_in_service(apic) >> 4) {
+		return 0;
+	}
+	/* Relaxed: see requested. What is sent from now on is another one, should this one be taken. */
+	atomic_u64_fetch_and(&apic->irr[vector / 64], ~bit(vector), memory_order_relaxed);
+	apic->offered = vector;
+	return vector;
 }
 
 /* Of a source of the synthetic interrupt controller, or VINA, that wants no EOI? */
@@ -108,13 +115,19 @@ static bool ends_by_itself(const struct vp *vp, uint8_t vector)
 	return false;
 }
 
-void vtl_apic_taken(struct vp *vp, uint8_t vector)
+void vtl_apic_offered(struct vp *vp, bool taken)
 {
 	struct vtl_apic *apic = &vp->vtl1.apic;
+	uint8_t vector = apic->offered;
 
-	/* Relaxed: see requested. */
-	atomic_u64_fetch_and(&apic->irr[vector / 64], ~bit(vector), memory_order_relaxed);
-	if (!ends_by_itself(vp, vector)) {
+	apic->offered = 0;
+	if (!vector) {
+		return;
+	}
+	if (!taken) {
+		/* Relaxed: see requested. */
+		atomic_u64_fetch_or(&apic->irr[vector / 64], bit(vector), memory_order_relaxed);
+	} else if (!ends_by_itself(vp, vector)) {
 		apic->isr[vector / 64] |= bit(vector);
 	}
 }

@@ -18,11 +18,14 @@ void vtl_apic_write(struct vp *vp, uint32_t offset, uint32_t value);
 /* Own VP: is there an interrupt that makes the VP go to VTL1? TPR counts, RFLAGS.IF does not. */
 bool vtl_apic_wants_in(const struct vp *vp);
 
-/* Own VP: the vector that is to be taken next if IF and CR8 allow it, or 0. */
-uint8_t vtl_apic_next(const struct vp *vp);
+/*
+ * Own VP, before an entry of VTL1: the vector that is to be taken next if IF and CR8 allow it, or 0. It is
+ * not requested any more: VTL1 may take it without an exit, and the same vector be sent again.
+ */
+uint8_t vtl_apic_offer(struct vp *vp);
 
-/* Own VP: VTL1 has taken the interrupt: it is in service unless it ends by itself. */
-void vtl_apic_taken(struct vp *vp, uint8_t vector);
+/* Own VP, after an exit of VTL1: what was offered is in service unless it ends by itself, or is requested again. */
+void vtl_apic_offered(struct vp *vp, bool taken);
 
 /* Own VP: an interrupt from within Parapet, for this VP's VTL1. */
 void vtl_apic_raise(struct vp *vp, uint8_t vector);

@@ -29,6 +29,7 @@ struct vtl_apic {
 	struct atomic_u32 dfr;
 	/* The VP's own. */
 	uint64_t isr[VTL_APIC_WORDS];
+	uint8_t offered; /* to the processor, and not in irr meanwhile; or 0 */
 	uint32_t icr_high;
 	uint32_t icr_low;
 	uint32_t tpr;

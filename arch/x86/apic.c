@@ -90,9 +90,17 @@ void apic_kick(struct cpu *target)
 void apic_find_lost_kick(void)
 {
 	struct cpu *cpu = cpu_this();
+	uint32_t mark;
 
-	/* Relaxed: a kick that is marked later has its NMI still to come. */
-	if (atomic_u32_load(&cpu->kick_mark, memory_order_relaxed) & CPU_KICK_SENT) {
+	/*
+	 * Relaxed: a kick that is claimed later has its NMI still to come. One that is claimed and not
+	 * sent yet may have lost its NMI already, in the exit just now, and nobody would look again
+	 * before the next: wait for the two lines that whoever claimed it is still in.
+	 */
+	do {
+		mark = atomic_u32_load(&cpu->kick_mark, memory_order_relaxed);
+	} while ((mark & (CPU_KICK_CLAIMED | CPU_KICK_SENT)) == CPU_KICK_CLAIMED);
+	if (mark & CPU_KICK_SENT) {
 		send_nmi(cpu->apic_id);
 	}
 }

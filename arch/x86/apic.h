@@ -39,7 +39,8 @@ void apic_kick(struct cpu *target);
  * harm where nothing was lost.
  *
  * With NMIs blocked (GIF clear), before the next entry or idle wait: a kick that was sent and is not
- * pending any more becomes pending again. Without this nobody would ever kick the processor again.
+ * pending any more becomes pending again, one that is being sent is waited for. Without this nobody
+ * would ever kick the processor again.
  */
 void apic_find_lost_kick(void);
 /* After an exit: what waits in the local APIC is shown to the processor again. */

@@ -28,6 +28,7 @@ complaints() {
 # What depends on how busy the computer is while the kernel measures its clocks, on any machine:
 # repeated boots of the bare machine differ in these and in nothing else.
 MEASURING='calibrate_delay_direct\(\) failed|APIC calibration not consistent with PM-Timer'
+MEASURING="$MEASURING|hpet: Lost [0-9N]+ RTC interrupts"
 MEASURING="$MEASURING|tsc: (Unable to calibrate against PIT|Fast TSC calibration failed)"
 
 # 6.1's listing of the MADT is older than the wakeup structure, which it uses all the same: it says so
