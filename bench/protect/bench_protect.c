@@ -388,7 +388,7 @@ static struct worker workers[THREADS_MAX];
 static pthread_spinlock_t one_lock;
 static bool one_lock_for_all;
 
-/* Takes 64 pages of its own away and gives them back, again and again. */
+/* Takes 64 pages of its own away and gives them back, again and again; no lock's shard is another's. */
 static void *worker_main(void *argument)
 {
 	struct worker *worker = argument;
@@ -396,8 +396,8 @@ static void *worker_main(void *argument)
 	for (uint64_t n = 0; atomic_u32_load(&stop, memory_order_relaxed) == 0; n++) {
 		begin(worker->id);
 		for (uint32_t i = 0; i < 64; i++)
-			add(worker->id, worker->id * SIZE_1G + 2 * i * PAGE_SIZE, PAGE_SIZE,
-				n & 1 ? ACCESS_ALL : ACCESS_READ);
+			add(worker->id, worker->id * (SIZE_1G + SIZE_2M) + 2 * i * PAGE_SIZE,
+				PAGE_SIZE, n & 1 ? ACCESS_ALL : ACCESS_READ);
 		if (one_lock_for_all)
 			pthread_spin_lock(&one_lock);
 		commit(worker->id);

@@ -251,11 +251,17 @@ enum protect_status protect_add(struct protect *protect, struct protect_transact
 		return PROTECT_BAD_RANGE;
 	if (!protect_access_is_good(protect, transaction->target, access))
 		return PROTECT_BAD_ACCESS;
-	/* Looked at again when it counts; here so that the caller learns which range it is. */
-	protect_lock_records(protect, transaction->vp);
-	status = protect_pins_check(
-		protect, transaction->by, base.value, bytes, &transaction->failed);
-	protect_unlock_records(protect, transaction->vp);
+	/*
+	 * Looked at again when it counts; here so that the caller learns which range it is. Relaxed: a
+	 * pin that comes meanwhile is found then.
+	 */
+	if (atomic_u64_load(&protect->pinned, memory_order_relaxed) &
+		protect_region_shards(base.value, bytes)) {
+		protect_lock_records(protect, transaction->vp);
+		status = protect_pins_check(
+			protect, transaction->by, base.value, bytes, &transaction->failed);
+		protect_unlock_records(protect, transaction->vp);
+	}
 	if (status != PROTECT_DONE)
 		return status;
 	return protect_insert(transaction, base.value, bytes, (uint8_t)access);

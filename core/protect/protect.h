@@ -152,6 +152,9 @@ struct protect {
 	struct protect_lock table_lock[PROTECT_TABLE_SHARDS];
 	struct protect_lock record_lock;
 
+	/* Region shards that a pin touches or has touched: elsewhere nobody need look for one. */
+	struct atomic_u64 pinned;
+
 	/* All under the record lock. */
 	struct block_region *region; /* shown to the outside */
 	uint32_t region_count;

@@ -9,6 +9,11 @@ void protect_lock_set(struct protect *protect, vp_id_t vp, enum protect_layer la
 void protect_unlock_set(
 	struct protect *protect, vp_id_t vp, enum protect_layer layer, uint64_t set);
 
+static inline uint64_t protect_region_shards(uint64_t base, uint64_t bytes)
+{
+	return protect_shards(base, bytes, PROTECT_REGION_SHARD_BYTES, PROTECT_REGION_SHARDS);
+}
+
 static inline void protect_lock_records(struct protect *protect, vp_id_t vp)
 {
 	protect_lock_set(protect, vp, PROTECT_LAYER_RECORD, 1);

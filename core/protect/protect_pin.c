@@ -4,11 +4,6 @@
  */
 #include "core/protect/protect_internal.h"
 
-static uint64_t protect_region_shards(uint64_t base, uint64_t bytes)
-{
-	return protect_shards(base, bytes, PROTECT_REGION_SHARD_BYTES, PROTECT_REGION_SHARDS);
-}
-
 static bool protect_pin_refuses(const struct protect_pinned *pin, enum vtl by)
 {
 	return pin->kind == PROTECT_PIN_OVERLAY || by < pin->by;
@@ -32,6 +27,9 @@ enum protect_status protect_pins_check(
 void protect_pins_insert(struct protect *protect, const struct protect_pinned *pin)
 {
 	protect->pin[protect->pin_count++] = *pin;
+	/* Relaxed: see protect_add. */
+	atomic_u64_fetch_or(&protect->pinned, protect_region_shards(pin->base, pin->bytes),
+		memory_order_relaxed);
 }
 
 static bool protect_pin_is_good(gpa_t base, uint64_t bytes)

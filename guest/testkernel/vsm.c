@@ -617,7 +617,8 @@ static void upper_interrupt_test(uint32_t cpu)
 	clock_delay(SETTLE_US);
 	vtl_run(icr_run, cpu);
 	vacate(cpu);
-	tap_equal(atomic_load(&upper_interrupts[cpu]), 7, "two while VTL1 has interrupts off are one");
+	tap_equal(atomic_load(&upper_interrupts[cpu]), 7,
+		"two while VTL1 has interrupts off are one");
 }
 
 static void held_test(uint32_t cpu)
@@ -911,8 +912,8 @@ static void default_test(void)
 	vtl_intercept_set(default_handle);
 	tap_equal(vtl_run(config_run, CONFIG_PROTECT | CONFIG_READ_WRITE), HV_RESULT(HV_SUCCESS, 1),
 		"VTL1 enables protection, with no execution by default");
-	tap_note("%u intercepts on %u processors, the last of access %u at 0x%lx", atomic_load(&opened),
-		total, last.header.access, last.header.rip);
+	tap_note("%u intercepts on %u processors, the last of access %u at 0x%lx",
+		atomic_load(&opened), total, last.header.access, last.header.rip);
 	/* Others may have been on their way when it was opened. */
 	tap_check(atomic_load(&opened) >= 1 && atomic_load(&opened) <= total &&
 			last.header.access == HV_ACCESS_EXECUTE,

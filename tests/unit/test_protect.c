@@ -462,6 +462,21 @@ static void test_pins(void **state)
 	assert_int_equal(access_at(0), RW);
 }
 
+/* Where no pin is near, a range is added without the lock that everybody shares. */
+static void test_add_far_from_pins(void **state)
+{
+	(void)state;
+	assert_int_equal(protect_pin(&protect, 0, GPA(0), PAGE_SIZE, PROTECT_PIN_OVERLAY, VTL2),
+		PROTECT_DONE);
+	begin(0, VTL1, 0);
+	atomic_u32_store(&protect.record_lock.taken, 1, memory_order_relaxed);
+	assert_int_equal(add(SIZE_2M, PAGE_SIZE, ACCESS_READ), PROTECT_DONE);
+	atomic_u32_store(&protect.record_lock.taken, 0, memory_order_relaxed);
+	assert_int_equal(add(0, PAGE_SIZE, ACCESS_READ), PROTECT_OVERLAY_PAGE);
+	assert_int_equal(add(SIZE_2M - PAGE_SIZE, PAGE_SIZE, ACCESS_READ), PROTECT_DONE);
+	assert_int_equal(commit(), PROTECT_DONE);
+}
+
 static void test_lock_of_a_transaction(void **state)
 {
 	(void)state;
@@ -1199,6 +1214,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_may, setup_two, teardown),
 		cmocka_unit_test_setup_teardown(test_may_at_start, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_pins, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_add_far_from_pins, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_lock_of_a_transaction, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_locks_are_held, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_revoke_a_gigabyte, setup, teardown),
