@@ -17,6 +17,8 @@ CORE_FAST := $(wildcard core/flush/*.c core/regs/*.c core/run/*.c core/tlblock/*
 $(CORE_FAST:%.c=$(B)/core/%.o): CORE_OPTIMISE := -O2 -falign-jumps=1 -falign-loops=1 -falign-labels=1
 CORE_OPTIMISE := -Os
 CORE_FLTO := -flto -ffat-lto-objects -flto-partition=one
+# What is in .text.guarded calls nothing outside of it, and stays as it is written.
+$(B)/core/arch/x86/interrupt.o: CORE_FLTO :=
 
 # The shim runs below 2 GiB, in an identity map: the same sources, another code model.
 SHIM_CFLAGS := $(filter-out -mcmodel=kernel,$(MACHINE_CFLAGS)) -mcmodel=small

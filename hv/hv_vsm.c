@@ -234,11 +234,11 @@ static uint16_t write_config(struct vp *vp, uint64_t value)
 	}
 	status = hv_protect_default(vp, access);
 	if (status != HV_STATUS_SUCCESS) {
-		uint64_t now = after, undone;
+		uint64_t changed = before ^ after, now = after, undone;
 
-		/* Another VP may have changed the rest meanwhile: that stays. */
+		/* Another VP may have changed other bits meanwhile: they stay. */
 		do {
-			undone = (now & ~fixed) | (before & fixed);
+			undone = (now & ~changed) | (before & changed);
 		} while (!atomic_u64_compare_exchange(
 			&vsm.config, &now, undone, memory_order_relaxed));
 	}

@@ -85,8 +85,10 @@ bool vtl_apic_wants_in(const struct vp *vp)
 uint8_t vtl_apic_offer(struct vp *vp)
 {
 	struct vtl_apic *apic = &vp->vtl1.apic;
-	uint8_t vector = highest_requested(apic);
+	uint8_t vector;
 
+	vtl_apic_offered(vp, false); /* at an entry that was withdrawn */
+	vector = highest_requested(apic);
 	if (vector >> 4 <= highest_in_service(apic) >> 4) {
 		return 0;
 	}

@@ -95,11 +95,15 @@ void apic_find_lost_kick(void)
 	/*
 	 * Relaxed: a kick that is claimed later has its NMI still to come. One that is claimed and not
 	 * sent yet may have lost its NMI already, in the exit just now, and nobody would look again
-	 * before the next: wait for the two lines that whoever claimed it is still in.
+	 * before the next: wait for whoever claimed it to say so, who waits for nobody meanwhile.
 	 */
-	do {
+	for (;;) {
 		mark = atomic_u32_load(&cpu->kick_mark, memory_order_relaxed);
-	} while ((mark & (CPU_KICK_CLAIMED | CPU_KICK_SENT)) == CPU_KICK_CLAIMED);
+		if ((mark & (CPU_KICK_CLAIMED | CPU_KICK_SENT)) != CPU_KICK_CLAIMED) {
+			break;
+		}
+		asm_pause();
+	}
 	if (mark & CPU_KICK_SENT) {
 		send_nmi(cpu->apic_id);
 	}

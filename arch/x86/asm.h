@@ -158,17 +158,17 @@ struct __attribute__((packed)) descriptor_pointer {
 
 static inline void asm_lgdt(const struct descriptor_pointer *pointer)
 {
-	__asm__ volatile("lgdt %0" ::"m"(*pointer));
+	__asm__ volatile("lgdt %0" ::"m"(*pointer) : "memory");
 }
 
 static inline void asm_lidt(const struct descriptor_pointer *pointer)
 {
-	__asm__ volatile("lidt %0" ::"m"(*pointer));
+	__asm__ volatile("lidt %0" ::"m"(*pointer) : "memory");
 }
 
 static inline void asm_ltr(uint16_t selector)
 {
-	__asm__ volatile("ltr %0" ::"r"(selector));
+	__asm__ volatile("ltr %0" ::"r"(selector) : "memory");
 }
 
 /* Device registers: exactly one access of exactly this width. */

@@ -6,9 +6,8 @@
  *
  * First, memory revoked and given back, in as few transactions as hold it and page by page, and for
  * scale what this computer's own kernel takes for the same with mprotect, in a process with a second
- * thread that runs. Then two
- * threads whose transactions touch different memory, with the locks of core/protect and with one lock
- * around each commit. The cases of a comparison take turns within a round; ratios are formed within a
+ * thread that runs. Then two threads whose transactions touch different memory, with the locks of
+ * core/protect and with one lock around each commit. The cases of a comparison take turns within a round; ratios are formed within a
  * round, and their spread is over the rounds.
  */
 #include <pthread.h>
@@ -232,11 +231,12 @@ static struct cost measure_amount(const struct amount *amount, bool page_by_page
 /* --- the kernel's own, for scale -----------------------------------------------------------------
  */
 
-static struct atomic_u32 stop;
+static struct atomic_u32 stop, runs;
 
 /* Keeps the process on a second processor, whose TLB the kernel has to care for. */
 static void *bystander_main(void *argument)
 {
+	atomic_u32_store(&runs, 1, memory_order_relaxed);
 	while (atomic_u32_load(&stop, memory_order_relaxed) == 0)
 		;
 	return argument;
@@ -271,8 +271,11 @@ static bool measure_mprotect(uint64_t bytes, bool page_by_page, struct cost *cos
 		return false;
 	}
 	atomic_u32_store(&stop, 0, memory_order_relaxed);
+	atomic_u32_store(&runs, 0, memory_order_relaxed);
 	if (pthread_create(&bystander, NULL, bystander_main, NULL) != 0)
 		abort();
+	while (atomic_u32_load(&runs, memory_order_relaxed) == 0)
+		;
 	start = now_ns();
 	mprotect_all(memory, bytes, PROT_READ, page_by_page);
 	cost->revoke_us = (double)(now_ns() - start) / 1000;
@@ -357,13 +360,15 @@ static void bench_way(FILE *json, const struct amount *amount, const struct way 
 static void bench_amount(FILE *json, const struct amount *amount, uint32_t rounds)
 {
 	static struct cost costs[ARRAY_SIZE(ways)][ROUNDS_MAX];
-	bool measured[ARRAY_SIZE(ways)] = {false};
+	bool measured[ARRAY_SIZE(ways)];
 
+	for (uint32_t way = 0; way < ARRAY_SIZE(ways); way++)
+		measured[way] = true;
 	for (uint32_t r = 0; r < rounds; r++) {
 		for (uint32_t i = 0; i < ARRAY_SIZE(ways); i++) {
 			uint32_t way = (i + r) % ARRAY_SIZE(ways); /* not always the same first */
 
-			measured[way] = measure_way(amount, &ways[way], &costs[way][r]);
+			measured[way] &= measure_way(amount, &ways[way], &costs[way][r]);
 		}
 	}
 	for (uint32_t way = 0; way < ARRAY_SIZE(ways); way++) {

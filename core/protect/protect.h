@@ -147,13 +147,12 @@ struct protect {
 	 * withheld need not be looked up. Bits are never taken back.
 	 */
 	struct atomic_u32 withheld[PROTECT_TARGETS];
+	/* Region shards that a pin touches or has touched: elsewhere nobody need look for one. */
+	struct atomic_u64 pinned;
 
 	struct protect_lock region_lock[PROTECT_REGION_SHARDS];
 	struct protect_lock table_lock[PROTECT_TABLE_SHARDS];
 	struct protect_lock record_lock;
-
-	/* Region shards that a pin touches or has touched: elsewhere nobody need look for one. */
-	struct atomic_u64 pinned;
 
 	/* All under the record lock. */
 	struct block_region *region; /* shown to the outside */

@@ -616,9 +616,56 @@ static void upper_interrupt_test(uint32_t cpu)
 	vtl_run(icr_run, cpu);
 	clock_delay(SETTLE_US);
 	vtl_run(icr_run, cpu);
+	clock_delay(SETTLE_US);
 	vacate(cpu);
 	tap_equal(atomic_load(&upper_interrupts[cpu]), 7,
 		"two while VTL1 has interrupts off are one");
+}
+
+/* Two processors interrupt a third, each again and again with a vector of its own. */
+#define CROSSINGS	500u
+#define CROSS_TARGET	1u
+#define CROSS_SENDER	2u
+#define VECTOR_CROSS(n) (0x41u + 0x20u * (n))
+
+static _Atomic uint32_t crossed[2];
+static uint64_t crossings_of_other;
+
+static void cross_handle(struct trap_frame *frame)
+{
+	atomic_fetch_add(&crossed[frame->vector == VECTOR_CROSS(1)], 1);
+	msr_write(HV_MSR_EOI, 0);
+}
+
+/* In VTL1 of a sender: how many of its interrupts came. */
+static uint64_t cross_run(uint64_t which)
+{
+	for (uint32_t i = 0; i < CROSSINGS; i++) {
+		msr_write(HV_MSR_ICR,
+			(uint64_t)cpus[CROSS_TARGET].apic_id << 56 | ICR_ASSERT |
+				VECTOR_CROSS(which));
+		if (!clock_wait_for(atomic_load(&crossed[which]) > i, LIMIT_US))
+			return i;
+	}
+	return CROSSINGS;
+}
+
+static void cross_other(void *argument)
+{
+	(void)argument;
+	crossings_of_other = vtl_run(cross_run, 1);
+}
+
+static void crossing_test(void)
+{
+	trap_handler_set(VECTOR_CROSS(0), cross_handle);
+	trap_handler_set(VECTOR_CROSS(1), cross_handle);
+	occupy(CROSS_TARGET, upper_closed);
+	cpu_call_start(&cpus[CROSS_SENDER], cross_other, NULL);
+	tap_equal(vtl_run(cross_run, 0), CROSSINGS, "no interrupt is lost beside another");
+	cpu_call_wait(&cpus[CROSS_SENDER]);
+	tap_equal(crossings_of_other, CROSSINGS, "nor is the other");
+	vacate(CROSS_TARGET);
 }
 
 static void held_test(uint32_t cpu)
@@ -672,6 +719,8 @@ static void interrupt_test(void)
 	}
 	for (uint32_t i = 1; i < total; i++)
 		upper_interrupt_test(i);
+	if (total > CROSS_SENDER)
+		crossing_test();
 	held_test(1);
 	priority_test(1);
 }
