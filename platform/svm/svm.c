@@ -440,15 +440,16 @@ static void svm_run(struct platform_vp *platform_vp)
 	struct vmcb *vmcb = vp->vmcb;
 	struct insn_registers *registers = &platform_vp->registers;
 
-	if (svm.loses_interrupts) {
-		apic_find_lost_kick();
-	}
-	svm_debug_enter(&vp->debug);
 	if (svm.injects_twice &&
 		(vmcb->event_injection & (EVENT_VALID | EVENT_TYPE_MASK)) ==
 			(EVENT_VALID | EVENT_TYPE_INTERRUPT)) {
 		apic_kick(cpu_this());
 	}
+	/* Behind that kick: if another's was claimed already, it is pending from here on. */
+	if (svm.loses_interrupts) {
+		apic_find_lost_kick();
+	}
+	svm_debug_enter(&vp->debug);
 	vmcb->rax = registers->gpr[INSN_RAX];
 	vmcb->rsp = registers->gpr[INSN_RSP];
 	vmcb->rip = registers->rip;
