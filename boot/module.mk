@@ -50,7 +50,7 @@ $(B)/shim/%.o: %.c $(RULES)
 # Twice: the second pass knows where every function is. The table lies behind the text.
 $(B)/core.elf: $(CORE_OBJS) boot/core/core.lds boot/core/hot.list scripts/make-symbols scripts/make-hot $(LISTS)
 	$(call say,LD,$@)
-	$(Q)scripts/make-hot boot/core/hot.list $(B) $(CORE_OBJS)
+	$(Q)scripts/make-hot boot/core/hot.list $(B) $(sort $(CORE_SRCS) $(CORE_ASM))
 	$(Q)scripts/make-symbols - $(B)/symbols0.S
 	$(Q)$(CC) $(MACHINE_CFLAGS) -c $(B)/symbols0.S -o $(B)/symbols0.o
 	$(Q)$(LINK) $(MACHINE_CFLAGS) $(CORE_FLTO) -L$(B) -T boot/core/core.lds $(CORE_OBJS) $(B)/symbols0.o $(LIBFDT) -o $(B)/core0.elf

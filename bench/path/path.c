@@ -1,0 +1,177 @@
+/*
+ * A plugin of QEMU's: how much of Parapet runs between an exit of a guest and its next entry. Counts
+ * instructions, translated blocks, and pages that are executed and that are read or written, each
+ * once, and keeps the stay with the fewest instructions for each block of the guest that exited.
+ * One processor. At the end a line for each, in FILE:
+ *
+ *	GUEST_PC STAYS INSTRUCTIONS BLOCKS PAGES_EXECUTED PAGES_OTHER
+ *
+ *	-plugin path.so,out=FILE
+ *
+ * QEMU's packages bring no header for plugins: what is used of its interface, version 1, stands here.
+ */
+#include <inttypes.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct qemu_plugin_tb;
+struct qemu_plugin_insn;
+
+void qemu_plugin_register_vcpu_tb_trans_cb(
+	uint64_t id, void (*call)(uint64_t id, struct qemu_plugin_tb *tb));
+void qemu_plugin_register_vcpu_tb_exec_cb(struct qemu_plugin_tb *tb,
+	void (*call)(unsigned int vcpu, void *data), int flags, void *data);
+void qemu_plugin_register_vcpu_insn_exec_cb(struct qemu_plugin_insn *insn,
+	void (*call)(unsigned int vcpu, void *data), int flags, void *data);
+void qemu_plugin_register_vcpu_mem_cb(struct qemu_plugin_insn *insn,
+	void (*call)(unsigned int vcpu, uint32_t info, uint64_t address, void *data), int flags,
+	int access, void *data);
+void qemu_plugin_register_atexit_cb(uint64_t id, void (*call)(uint64_t id, void *data), void *data);
+size_t qemu_plugin_tb_n_insns(const struct qemu_plugin_tb *tb);
+uint64_t qemu_plugin_tb_vaddr(const struct qemu_plugin_tb *tb);
+struct qemu_plugin_insn *qemu_plugin_tb_get_insn(const struct qemu_plugin_tb *tb, size_t index);
+uint64_t qemu_plugin_insn_vaddr(const struct qemu_plugin_insn *insn);
+
+#define EXPORT	      __attribute__((visibility("default")))
+#define READ_OR_WRITE 3
+
+#define IMAGE_BASE  0xffffffff80000000u /* arch/x86/layout.h; the guest's kernel lies below */
+#define PAGE_MASK   (~0xfffull)
+#define NUMBERS_MAX 4096
+#define EXITS_MAX   4096
+
+EXPORT int qemu_plugin_version = 1;
+EXPORT int qemu_plugin_install(uint64_t id, const void *info, int count, char **arguments);
+
+/* Different numbers, each once. */
+struct numbers {
+	uint32_t count;
+	uint64_t number[NUMBERS_MAX];
+};
+
+struct stay {
+	uint64_t guest; /* the block that exited */
+	uint64_t times;
+	uint64_t instructions;
+	uint32_t blocks, executed, other;
+};
+
+static struct numbers blocks, executed, other;
+static struct stay stays[EXITS_MAX];
+static uint32_t stay_count;
+static uint64_t instructions, guest;
+static bool inside;
+static const char *file_name;
+
+static void note(struct numbers *numbers, uint64_t number)
+{
+	for (uint32_t i = numbers->count; i-- > 0;)
+		if (numbers->number[i] == number)
+			return;
+	if (numbers->count < NUMBERS_MAX)
+		numbers->number[numbers->count++] = number;
+}
+
+static void begin_stay(void)
+{
+	blocks.count = executed.count = other.count = 0;
+	instructions = 0;
+}
+
+static void end_stay(void)
+{
+	struct stay *stay = stays;
+
+	while (stay < stays + stay_count && stay->guest != guest)
+		stay++;
+	if (stay == stays + EXITS_MAX)
+		return;
+	if (stay == stays + stay_count)
+		stays[stay_count++] = (struct stay){.guest = guest, .instructions = UINT64_MAX};
+	stay->times++;
+	if (instructions >= stay->instructions)
+		return;
+	stay->instructions = instructions;
+	stay->blocks = blocks.count;
+	stay->executed = executed.count;
+	stay->other = other.count;
+}
+
+static void block_runs(unsigned int vcpu, void *data)
+{
+	uint64_t pc = (uint64_t)data;
+	bool parapet = pc >= IMAGE_BASE;
+
+	(void)vcpu;
+	if (parapet && !inside)
+		begin_stay();
+	if (!parapet && inside)
+		end_stay();
+	inside = parapet;
+	if (parapet)
+		note(&blocks, pc);
+	else
+		guest = pc;
+}
+
+static void instruction_runs(unsigned int vcpu, void *data)
+{
+	(void)vcpu;
+	if (!inside)
+		return;
+	instructions++;
+	note(&executed, (uint64_t)data & PAGE_MASK);
+}
+
+static void memory_used(unsigned int vcpu, uint32_t info, uint64_t address, void *data)
+{
+	(void)vcpu;
+	(void)info;
+	(void)data;
+	if (inside)
+		note(&other, address & PAGE_MASK);
+}
+
+static void translated(uint64_t id, struct qemu_plugin_tb *tb)
+{
+	(void)id;
+	qemu_plugin_register_vcpu_tb_exec_cb(tb, block_runs, 0, (void *)qemu_plugin_tb_vaddr(tb));
+	for (size_t i = 0; i < qemu_plugin_tb_n_insns(tb); i++) {
+		struct qemu_plugin_insn *insn = qemu_plugin_tb_get_insn(tb, i);
+
+		qemu_plugin_register_vcpu_insn_exec_cb(
+			insn, instruction_runs, 0, (void *)qemu_plugin_insn_vaddr(insn));
+		qemu_plugin_register_vcpu_mem_cb(insn, memory_used, 0, READ_OR_WRITE, NULL);
+	}
+}
+
+static void ended(uint64_t id, void *data)
+{
+	FILE *file = fopen(file_name, "w");
+
+	(void)id;
+	(void)data;
+	if (!file) {
+		perror(file_name);
+		return;
+	}
+	for (const struct stay *stay = stays; stay < stays + stay_count; stay++)
+		fprintf(file, "%" PRIx64 " %" PRIu64 " %" PRIu64 " %u %u %u\n", stay->guest,
+			stay->times, stay->instructions, stay->blocks, stay->executed, stay->other);
+	fclose(file);
+}
+
+int qemu_plugin_install(uint64_t id, const void *info, int count, char **arguments)
+{
+	(void)info;
+	if (count != 1 || strncmp(arguments[0], "out=", 4) != 0) {
+		fprintf(stderr, "path.so: out=FILE is missing\n");
+		return 1;
+	}
+	file_name = strdup(arguments[0] + 4);
+	qemu_plugin_register_vcpu_tb_trans_cb(id, translated);
+	qemu_plugin_register_atexit_cb(id, ended, NULL);
+	return 0;
+}
