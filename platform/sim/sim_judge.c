@@ -55,27 +55,34 @@ bool sim_judge_end(struct sim_judge *judge, struct sim_judged *page, enum sim_ch
 
 	if (how == SIM_CHANGE_DEFERRED)
 		judge_defer(judge, page, old & BITS);
-	do {
+	for (;;) {
 		bool last = (old & COUNT_MASK) == COUNT_ONE;
+		uint64_t now;
 
 		settled = how == SIM_CHANGE_REFUSED ? old >> SETTLED_SHIFT & BITS : access;
 		may = old & BITS;
 		if (last && old & MIXED)
 			settled = truth(argument);
-		/* None of them asked for it, nor was it there before. */
-		if (settled & ~may)
-			return false;
+		if (settled & ~may) {
+			/* None of them asked for it, nor was it there before; or one that began since. */
+			now = atomic_u64_load(&page->word, memory_order_seq_cst);
+			if (now == old)
+				return false;
+			old = now;
+			continue;
+		}
 		/* The only change of the page at this time, and not deferred: now it is final. */
 		if (last && !(old & MIXED) && how == SIM_CHANGE_DONE)
 			atomic_u64_store(&page->late, 0, memory_order_seq_cst);
 		if (last)
 			may = settled;
 		*flipped = settled != (old >> SETTLED_SHIFT & BITS);
-	} while (!atomic_u64_compare_exchange(&page->word, &old,
-		(judge_word(old, may, settled) - COUNT_ONE) &
-			~((old & COUNT_MASK) == COUNT_ONE ? MIXED : 0),
-		memory_order_seq_cst));
-	return true;
+		if (atomic_u64_compare_exchange(&page->word, &old,
+			    (judge_word(old, may, settled) - COUNT_ONE) &
+				    ~((old & COUNT_MASK) == COUNT_ONE ? MIXED : 0),
+			    memory_order_seq_cst))
+			return true;
+	}
 }
 
 uint64_t sim_judge_now(const struct sim_judge *judge)
