@@ -3,12 +3,14 @@
 BENCH_PARTS += bench-path
 BENCH_RESULTS += $(B)/bench/path.json
 
-$(B)/bench/path.so: bench/path/path.c $(RULES)
+PATH_PLUGINS := $(B)/bench/path.so $(B)/bench/total.so
+
+$(PATH_PLUGINS): $(B)/bench/%.so: bench/path/%.c bench/path/plugin.h $(RULES)
 	@mkdir -p $(@D)
 	$(call say,CC,$@)
 	$(Q)$(CC) $(filter-out -MMD -MP,$(HOST_CFLAGS)) -fPIC -shared -fvisibility=hidden $< -o $@
 
 .PHONY: bench-path
-bench-path: all guest $(B)/bench/path.so ## count instructions and pages from an exit to the next entry
-	$(Q)bench/path/measure --parapet $(B)/parapet --plugin $(B)/bench/path.so \
+bench-path: all guest $(PATH_PLUGINS) ## count instructions and pages from an exit to the next entry
+	$(Q)bench/path/measure --parapet $(B)/parapet --plugins $(B)/bench \
 		--output $(B)/bench/path.json

@@ -7,8 +7,6 @@
  *	GUEST_PC STAYS INSTRUCTIONS BLOCKS PAGES_EXECUTED PAGES_OTHER
  *
  *	-plugin path.so,out=FILE
- *
- * QEMU's packages bring no header for plugins: what is used of its interface, version 1, stands here.
  */
 #include <inttypes.h>
 #include <stdbool.h>
@@ -16,26 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct qemu_plugin_tb;
-struct qemu_plugin_insn;
-
-void qemu_plugin_register_vcpu_tb_trans_cb(
-	uint64_t id, void (*call)(uint64_t id, struct qemu_plugin_tb *tb));
-void qemu_plugin_register_vcpu_tb_exec_cb(struct qemu_plugin_tb *tb,
-	void (*call)(unsigned int vcpu, void *data), int flags, void *data);
-void qemu_plugin_register_vcpu_insn_exec_cb(struct qemu_plugin_insn *insn,
-	void (*call)(unsigned int vcpu, void *data), int flags, void *data);
-void qemu_plugin_register_vcpu_mem_cb(struct qemu_plugin_insn *insn,
-	void (*call)(unsigned int vcpu, uint32_t info, uint64_t address, void *data), int flags,
-	int access, void *data);
-void qemu_plugin_register_atexit_cb(uint64_t id, void (*call)(uint64_t id, void *data), void *data);
-size_t qemu_plugin_tb_n_insns(const struct qemu_plugin_tb *tb);
-uint64_t qemu_plugin_tb_vaddr(const struct qemu_plugin_tb *tb);
-struct qemu_plugin_insn *qemu_plugin_tb_get_insn(const struct qemu_plugin_tb *tb, size_t index);
-uint64_t qemu_plugin_insn_vaddr(const struct qemu_plugin_insn *insn);
-
-#define EXPORT	      __attribute__((visibility("default")))
-#define READ_OR_WRITE 3
+#include "bench/path/plugin.h"
 
 #define IMAGE_BASE  0xffffffff80000000u /* arch/x86/layout.h; the guest's kernel lies below */
 #define PAGE_MASK   (~0xfffull)
@@ -43,7 +22,6 @@ uint64_t qemu_plugin_insn_vaddr(const struct qemu_plugin_insn *insn);
 #define EXITS_MAX   4096
 
 EXPORT int qemu_plugin_version = 1;
-EXPORT int qemu_plugin_install(uint64_t id, const void *info, int count, char **arguments);
 
 /* Different numbers, each once. */
 struct numbers {
@@ -143,7 +121,7 @@ static void translated(uint64_t id, struct qemu_plugin_tb *tb)
 
 		qemu_plugin_register_vcpu_insn_exec_cb(
 			insn, instruction_runs, 0, (void *)qemu_plugin_insn_vaddr(insn));
-		qemu_plugin_register_vcpu_mem_cb(insn, memory_used, 0, READ_OR_WRITE, NULL);
+		qemu_plugin_register_vcpu_mem_cb(insn, memory_used, 0, PLUGIN_READ_OR_WRITE, NULL);
 	}
 }
 
