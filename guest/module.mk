@@ -58,32 +58,24 @@ $(GUEST)/attack/attack-%.ko: scripts/build-module guest/attack/attack.c guest/at
 	$(call say,KBUILD,$@)
 	$(Q)scripts/build-module $(filter $(GUEST)/vmlinuz%,$^) guest/attack $@
 
-$(GUEST)/attack.img: guest/attack/initrd.list guest/attack/protect $(GUEST)/demo/mkcpio \
-		$(GUEST)/attack/attack-6.12.ko $(GUEST)/attack/attack-6.1.ko
-	$(call say,CPIO,$@)
-	$(Q)sed -e 's|@BUILD@|$(GUEST)/attack|' -e 's|@SOURCE@|guest/attack|' $< | \
-		$(GUEST)/demo/mkcpio > $@.cpio
-	$(Q)gzip -n -9 < $@.cpio > $@.tmp
-	$(Q)rm $@.cpio
-	$(Q)mv $@.tmp $@
-
-guest-kernels: $(GUEST)/attack.img
-
 # The module that brings a VTL1, and its script, likewise.
 $(GUEST)/vtl1/vtl1.ko: $(GUEST)/vmlinuz scripts/build-module guest/vtl1/main.c guest/vtl1/entry.S \
 		guest/vtl1/vtl1.h guest/vtl1/Kbuild
 	$(call say,KBUILD,$@)
 	$(Q)scripts/build-module $< guest/vtl1 $@
 
-$(GUEST)/vtl1.img: guest/vtl1/initrd.list guest/vtl1/vtl1 $(GUEST)/demo/mkcpio $(GUEST)/vtl1/vtl1.ko
+# What a module's test needs beside the demo guest: to be concatenated to its initrd.
+$(GUEST)/attack.img: guest/attack/protect $(GUEST)/attack/attack-6.12.ko $(GUEST)/attack/attack-6.1.ko
+$(GUEST)/vtl1.img: guest/vtl1/vtl1 $(GUEST)/vtl1/vtl1.ko
+$(GUEST)/attack.img $(GUEST)/vtl1.img: $(GUEST)/%.img: guest/%/initrd.list $(GUEST)/demo/mkcpio
 	$(call say,CPIO,$@)
-	$(Q)sed -e 's|@BUILD@|$(GUEST)/vtl1|' -e 's|@SOURCE@|guest/vtl1|' $< | \
+	$(Q)sed -e 's|@BUILD@|$(GUEST)/$*|' -e 's|@SOURCE@|guest/$*|' $< | \
 		$(GUEST)/demo/mkcpio > $@.cpio
 	$(Q)gzip -n -9 < $@.cpio > $@.tmp
 	$(Q)rm $@.cpio
 	$(Q)mv $@.tmp $@
 
-guest-kernels: $(GUEST)/vtl1.img
+guest-kernels: $(GUEST)/attack.img $(GUEST)/vtl1.img
 
 # --- test kernels: guest/testkernel/NAME.c, one file each, linked with the library beside them ----
 TK_SRCS  := $(wildcard guest/testkernel/*.c)

@@ -236,7 +236,10 @@ static uint16_t write_config(struct vp *vp, uint64_t value)
 	if (status != HV_STATUS_SUCCESS) {
 		uint64_t changed = before ^ after, now = after, undone;
 
-		/* Another VP may have changed other bits meanwhile: they stay. */
+		/*
+		 * Another VP may have changed other bits meanwhile: they stay. Relaxed, like the exchange
+		 * above that it takes back: each bit stands for itself.
+		 */
 		do {
 			undone = (now & ~changed) | (before & changed);
 		} while (!atomic_u64_compare_exchange(

@@ -114,21 +114,28 @@ static bool mark_entry(void *arg, gpa_t gpa, uint64_t expected, uint64_t desired
 		(uint32_t *)entry, (uint32_t)expected, (uint32_t)desired);
 }
 
+/* What a walk goes by, out of the state of that VTL; and WALK_USER if it runs programs. */
+static uint32_t walk_registers_of(const struct vp *vp, enum vtl vtl,
+	const struct vp_system_state *state, struct walk_registers *registers)
+{
+	*registers = (struct walk_registers){
+		.cr0 = state->cr0,
+		.cr3 = state->cr3,
+		.cr4 = state->cr4,
+		.efer = state->efer,
+		.rflags = vp->vtl[vtl].platform->registers.rflags,
+		.physical_bits = vp->partition->physical_bits,
+		.huge_pages = vp->partition->huge_pages,
+	};
+	return state->cpl == 3 ? WALK_USER : 0;
+}
+
 uint32_t guest_walk_registers(struct vp *vp, enum vtl vtl, struct walk_registers *registers)
 {
 	struct vp_system_state state;
 
 	vp->partition->ops->system_read(vp->vtl[vtl].platform, &state);
-	*registers = (struct walk_registers){
-		.cr0 = state.cr0,
-		.cr3 = state.cr3,
-		.cr4 = state.cr4,
-		.efer = state.efer,
-		.rflags = vp->vtl[vtl].platform->registers.rflags,
-		.physical_bits = vp->partition->physical_bits,
-		.huge_pages = vp->partition->huge_pages,
-	};
-	return state.cpl == 3 ? WALK_USER : 0;
+	return walk_registers_of(vp, vtl, &state, registers);
 }
 
 enum walk_status guest_walk(struct vp *vp, enum vtl vtl, const struct walk_registers *registers,
@@ -180,10 +187,13 @@ enum insn_mode guest_mode(const struct vp_system_state *state, uint64_t rflags)
 size_t guest_fetch(struct vp *vp, uint8_t bytes[INSN_BYTES_MAX], enum insn_mode *mode)
 {
 	struct vp_system_state state;
+	struct walk_registers registers;
+	uint32_t access;
 	size_t count = 0;
 
 	vp->partition->ops->system_read(vp->platform, &state);
 	*mode = guest_mode(&state, vp->platform->registers.rflags);
+	access = WALK_EXECUTE | walk_registers_of(vp, vp->active_vtl, &state, &registers);
 
 	uint64_t address = vp->platform->registers.rip;
 
@@ -198,7 +208,8 @@ size_t guest_fetch(struct vp *vp, uint8_t bytes[INSN_BYTES_MAX], enum insn_mode 
 		if (chunk > INSN_BYTES_MAX - count) {
 			chunk = INSN_BYTES_MAX - count;
 		}
-		if (guest_translate(vp, GVA(at), WALK_EXECUTE, &walk) != WALK_OK) {
+		if (guest_walk(vp, vp->active_vtl, &registers, GVA(at), access, true, &walk) !=
+			WALK_OK) {
 			break;
 		}
 

@@ -39,7 +39,10 @@ static uint32_t load(const struct atomic_u32 *value)
 	return atomic_u32_load(value, memory_order_relaxed);
 }
 
-/* Relaxed: whoever sets a bit posts a request behind it (core/run, R7 and R8). */
+/*
+ * Relaxed, here and in what sets and clears bits (accept, vtl_apic_offer, vtl_apic_offered): whoever sets a
+ * bit posts a request behind it (core/run, R7), and its taker (R8) looks here afterwards.
+ */
 static uint64_t requested(const struct vtl_apic *apic, int word)
 {
 	return atomic_u64_load(&apic->irr[word], memory_order_relaxed);

@@ -172,7 +172,6 @@ void wakeup_protect(struct partition *partition, const struct wakeup_pages *page
 	}
 	/* Writes exit; nothing is ever executed there. */
 	partition_map(partition, pages->mailbox, PAGE_SIZE, ACCESS_READ);
-	/* The processor's walk of a guest's tables counts as a write. */
 	partition_map(partition, wakeup.reset_vector, PAGE_SIZE, ACCESS_READ);
 	if (protect_pin(&partition->protect, 0, pages->mailbox, PAGE_SIZE, PROTECT_PIN_OVERLAY,
 		    VTL2) != PROTECT_DONE ||

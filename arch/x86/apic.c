@@ -70,42 +70,18 @@ static void send_nmi(uint32_t destination)
 
 void apic_kick(struct cpu *target)
 {
-	/*
-	 * Acquire-release pairs with the exchange of the NMI handler (cpu_take_kick): whoever finds
-	 * the mark set may leave it at that, because the NMI that takes it away is still to come.
-	 */
-	uint32_t mark =
-		atomic_u32_fetch_or(&target->kick_mark, CPU_KICK_CLAIMED, memory_order_acq_rel);
+	uint32_t mark;
 
-	if (mark & CPU_KICK_CLAIMED) {
-		return;
+	if (cpu_claim_kick(target, &mark)) {
+		send_nmi(target->apic_id);
+		cpu_note_kick_sent(target, mark);
 	}
-	send_nmi(target->apic_id);
-	mark |= CPU_KICK_CLAIMED;
-	/* Relaxed: it stands for itself. It fails if the NMI has been taken already. */
-	atomic_u32_compare_exchange(
-		&target->kick_mark, &mark, mark | CPU_KICK_SENT, memory_order_relaxed);
 }
 
 void apic_find_lost_kick(void)
 {
-	struct cpu *cpu = cpu_this();
-	uint32_t mark;
-
-	/*
-	 * Relaxed: a kick that is claimed later has its NMI still to come. One that is claimed and not
-	 * sent yet may have lost its NMI already, in the exit just now, and nobody would look again
-	 * before the next: wait for whoever claimed it to say so, who waits for nobody meanwhile.
-	 */
-	for (;;) {
-		mark = atomic_u32_load(&cpu->kick_mark, memory_order_relaxed);
-		if ((mark & (CPU_KICK_CLAIMED | CPU_KICK_SENT)) != CPU_KICK_CLAIMED) {
-			break;
-		}
-		asm_pause();
-	}
-	if (mark & CPU_KICK_SENT) {
-		send_nmi(cpu->apic_id);
+	if (cpu_kick_is_sent(cpu_this())) {
+		send_nmi(cpu_this()->apic_id);
 	}
 }
 

@@ -56,6 +56,52 @@ _Static_assert(offsetof(struct cpu, stack_top) == CPU_STACK_TOP, "used by ap_sta
 #define CPU_KICK_SENT	 2u /* and has: it is pending, unless the processor has lost it */
 #define CPU_KICK_TURN	 4u
 
+/*
+ * For whoever kicks: false if somebody else does already. Acquire-release pairs with the exchange of
+ * cpu_take_kick: whoever finds the mark set may leave it at that, because the NMI that takes it away is
+ * still to come. *mark: what cpu_note_kick_sent wants after the NMI.
+ */
+static inline bool cpu_claim_kick(struct cpu *cpu, uint32_t *mark)
+{
+	uint32_t before =
+		atomic_u32_fetch_or(&cpu->kick_mark, CPU_KICK_CLAIMED, memory_order_acq_rel);
+
+	*mark = before | CPU_KICK_CLAIMED;
+	return !(before & CPU_KICK_CLAIMED);
+}
+
+static inline void cpu_note_kick_sent(struct cpu *cpu, uint32_t mark)
+{
+	/*
+	 * Relaxed, pairs with the look of cpu_kick_is_sent: it stands for itself. It fails if the NMI
+	 * has been taken already.
+	 */
+	atomic_u32_compare_exchange(
+		&cpu->kick_mark, &mark, mark | CPU_KICK_SENT, memory_order_relaxed);
+}
+
+/*
+ * Own processor, NMIs blocked: has a kick been sent and not been taken? One that is claimed and not sent
+ * yet may have lost its NMI already, and nobody would look again before the next exit: waits for
+ * whoever claimed it to say so, who waits for nobody meanwhile.
+ */
+static inline bool cpu_kick_is_sent(const struct cpu *cpu)
+{
+	uint32_t mark;
+
+	for (;;) {
+		/*
+		 * Relaxed, pairs with the exchange of cpu_note_kick_sent: the mark stands for itself. A
+		 * kick that is claimed after this look has its NMI still to come.
+		 */
+		mark = atomic_u32_load(&cpu->kick_mark, memory_order_relaxed);
+		if ((mark & (CPU_KICK_CLAIMED | CPU_KICK_SENT)) != CPU_KICK_CLAIMED) {
+			return mark & CPU_KICK_SENT;
+		}
+		atomic_relax();
+	}
+}
+
 /* For the NMI handler: takes the mark away. False: there is none, the NMI comes from outside. */
 static inline bool cpu_take_kick(struct cpu *cpu)
 {
@@ -65,7 +111,7 @@ static inline bool cpu_take_kick(struct cpu *cpu)
 		if (!(mark & CPU_KICK_CLAIMED)) {
 			return false;
 		}
-		/* Acquire: what the kick is about was written before its mark (apic_kick). */
+		/* Acquire: what the kick is about was written before its mark (cpu_claim_kick). */
 	} while (!atomic_u32_compare_exchange(&cpu->kick_mark, &mark,
 		(mark | CPU_KICK_CLAIMED | CPU_KICK_SENT) + 1, memory_order_acq_rel));
 	return true;

@@ -21,8 +21,6 @@
 #define NUMBERS_MAX 4096
 #define EXITS_MAX   4096
 
-EXPORT int qemu_plugin_version = 1;
-
 /* Different numbers, each once. */
 struct numbers {
 	uint32_t count;
@@ -41,7 +39,6 @@ static struct stay stays[EXITS_MAX];
 static uint32_t stay_count;
 static uint64_t instructions, guest;
 static bool inside;
-static const char *file_name;
 
 static void note(struct numbers *numbers, uint64_t number)
 {
@@ -112,9 +109,8 @@ static void memory_used(unsigned int vcpu, uint32_t info, uint64_t address, void
 		note(&other, address & PAGE_MASK);
 }
 
-static void translated(uint64_t id, struct qemu_plugin_tb *tb)
+void plugin_translated(struct qemu_plugin_tb *tb)
 {
-	(void)id;
 	qemu_plugin_register_vcpu_tb_exec_cb(tb, block_runs, 0, (void *)qemu_plugin_tb_vaddr(tb));
 	for (size_t i = 0; i < qemu_plugin_tb_n_insns(tb); i++) {
 		struct qemu_plugin_insn *insn = qemu_plugin_tb_get_insn(tb, i);
@@ -125,31 +121,9 @@ static void translated(uint64_t id, struct qemu_plugin_tb *tb)
 	}
 }
 
-static void ended(uint64_t id, void *data)
+void plugin_write(FILE *file)
 {
-	FILE *file = fopen(file_name, "w");
-
-	(void)id;
-	(void)data;
-	if (!file) {
-		perror(file_name);
-		return;
-	}
 	for (const struct stay *stay = stays; stay < stays + stay_count; stay++)
 		fprintf(file, "%" PRIx64 " %" PRIu64 " %" PRIu64 " %u %u %u\n", stay->guest,
 			stay->times, stay->instructions, stay->blocks, stay->executed, stay->other);
-	fclose(file);
-}
-
-int qemu_plugin_install(uint64_t id, const void *info, int count, char **arguments)
-{
-	(void)info;
-	if (count != 1 || strncmp(arguments[0], "out=", 4) != 0) {
-		fprintf(stderr, "path.so: out=FILE is missing\n");
-		return 1;
-	}
-	file_name = strdup(arguments[0] + 4);
-	qemu_plugin_register_vcpu_tb_trans_cb(id, translated);
-	qemu_plugin_register_atexit_cb(id, ended, NULL);
-	return 0;
 }

@@ -1,23 +1,26 @@
 /*
- * What the plugins use of QEMU's interface for plugins, version 1. QEMU's packages bring no header for it.
+ * What the plugins share: a plugin sees every block that QEMU translates, and writes a file at the end.
+ *
+ *	-plugin NAME.so,out=FILE
+ *
+ * And what they use of QEMU's interface, version 1: QEMU's packages bring no header for it.
  */
 #ifndef PARAPET_BENCH_PLUGIN_H
 #define PARAPET_BENCH_PLUGIN_H
 
 #include <stddef.h>
 #include <stdint.h>
-
-#define EXPORT __attribute__((visibility("default")))
-
-#define PLUGIN_READ_OR_WRITE 3 /* enum qemu_plugin_mem_rw */
-#define PLUGIN_ADD	     0 /* enum qemu_plugin_op */
+#include <stdio.h>
 
 struct qemu_plugin_tb;
 struct qemu_plugin_insn;
 
-/* The plugin's own: which version it speaks, and where it begins. */
-extern EXPORT int qemu_plugin_version;
-EXPORT int qemu_plugin_install(uint64_t id, const void *info, int count, char **arguments);
+/* The plugin's: what to do with a block when it is translated, and what to write at the end. */
+void plugin_translated(struct qemu_plugin_tb *tb);
+void plugin_write(FILE *file);
+
+#define PLUGIN_READ_OR_WRITE 3 /* enum qemu_plugin_mem_rw */
+#define PLUGIN_ADD	     0 /* enum qemu_plugin_op */
 
 void qemu_plugin_register_vcpu_tb_trans_cb(
 	uint64_t id, void (*call)(uint64_t id, struct qemu_plugin_tb *tb));

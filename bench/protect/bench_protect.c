@@ -7,8 +7,8 @@
  * First, memory revoked and given back, in as few transactions as hold it and page by page, and for
  * scale what this computer's own kernel takes for the same with mprotect, in a process with a second
  * thread that runs. Then two threads whose transactions touch different memory, with the locks of
- * core/protect and with one lock around each commit. The cases of a comparison take turns within a round; ratios are formed within a
- * round, and their spread is over the rounds.
+ * core/protect and with one lock around each commit. The cases of a comparison take turns within a
+ * round; ratios are formed within a round, and their spread is over the rounds.
  */
 #include <pthread.h>
 #include <stdio.h>
@@ -231,6 +231,7 @@ static struct cost measure_amount(const struct amount *amount, bool page_by_page
 /* --- the kernel's own, for scale -----------------------------------------------------------------
  */
 
+/* Relaxed, all accesses: only that they are seen at some time. */
 static struct atomic_u32 stop, runs;
 
 /* Keeps the process on a second processor, whose TLB the kernel has to care for. */

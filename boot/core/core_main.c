@@ -246,6 +246,7 @@ static void map_guest_memory(const struct wakeup_pages *wakeup)
 	ram->span[ram->count].base = 0;
 	ram->span[ram->count++].bytes = LOW_RAM_END;
 	if (wakeup) {
+		/* The processor's walk of a guest's tables counts as a write. */
 		ram_access[ram->count] = ACCESS_READ | ACCESS_WRITE;
 		ram->span[ram->count].base = wakeup->ap_pages.value;
 		ram->span[ram->count++].bytes = wakeup->ap_bytes;

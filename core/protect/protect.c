@@ -252,8 +252,9 @@ enum protect_status protect_add(struct protect *protect, struct protect_transact
 	if (!protect_access_is_good(protect, transaction->target, access))
 		return PROTECT_BAD_ACCESS;
 	/*
-	 * Looked at again when it counts; here so that the caller learns which range it is. Relaxed: a
-	 * pin that comes meanwhile is found then.
+	 * Looked at again when it counts; here so that the caller learns which range it is. Relaxed,
+	 * pairs with the exchange of protect_pins_insert: a pin that is not seen here is found by
+	 * protect_open, which looks under the record lock.
 	 */
 	if (atomic_u64_load(&protect->pinned, memory_order_relaxed) &
 		protect_region_shards(base.value, bytes)) {

@@ -254,7 +254,7 @@ uint32_t protect_access(const struct protect *protect, enum vtl target, gpa_t gp
 static inline bool protect_may(
 	const struct protect *protect, enum vtl target, gpa_t gpa, uint32_t access)
 {
-	/* Relaxed: N5 orders it. */
+	/* Relaxed, pairs with N5: T1, before it, is what orders it. */
 	uint32_t withheld = atomic_u32_load(&protect->withheld[target], memory_order_relaxed);
 
 	return !(access & withheld) || !(access & ~protect_access(protect, target, gpa));

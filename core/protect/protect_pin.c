@@ -27,7 +27,7 @@ enum protect_status protect_pins_check(
 void protect_pins_insert(struct protect *protect, const struct protect_pinned *pin)
 {
 	protect->pin[protect->pin_count++] = *pin;
-	/* Relaxed: see protect_add. */
+	/* Relaxed, pairs with the look of protect_add: see there. */
 	atomic_u64_fetch_or(&protect->pinned, protect_region_shards(pin->base, pin->bytes),
 		memory_order_relaxed);
 }

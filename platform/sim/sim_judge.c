@@ -64,7 +64,10 @@ bool sim_judge_end(struct sim_judge *judge, struct sim_judged *page, enum sim_ch
 		if (last && old & MIXED)
 			settled = truth(argument);
 		if (settled & ~may) {
-			/* None of them asked for it, nor was it there before; or one that began since. */
+			/*
+			 * None of them asked for it, nor was it there before; or one that began since. In
+			 * one order with its sim_judge_begin, like all of the judge's accesses.
+			 */
 			now = atomic_u64_load(&page->word, memory_order_seq_cst);
 			if (now == old)
 				return false;

@@ -17,13 +17,13 @@ fetch() {
 	# shellcheck disable=SC2086 # a list of names
 	(cd "$GDB/packages" && apt-get -q download $names) >"$GDB/log" 2>&1 || return 1
 	for package in "$GDB"/packages/*.deb; do
-		dpkg-deb -x "$package" "$GDB/root" || return 1
+		dpkg-deb -x "$package" "$GDB/unpacked" || return 1
 	done
 	rm -rf "$GDB/packages"
 	: >"$GDB/complete"
 }
 
-# closure FILE: a library's path under $GDB/root for each that the file needs, itself included
+# closure FILE: a library's path under $GDB/unpacked for each that the file needs, itself included
 closure() {
 	wanted=$1
 	closed=
@@ -35,7 +35,7 @@ closure() {
 			esac
 			closed="$closed $file"
 			for name in $(readelf -d "$file" | sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p'); do
-				next="$next $(find "$GDB/root" -name "$name" | head -n 1)"
+				next="$next $(find "$GDB/unpacked" -name "$name" | head -n 1)"
 			done
 		done
 		wanted=$(echo "$next" | xargs)
@@ -106,11 +106,11 @@ END
 	done
 	echo "file bin/busybox 0755 $GUEST/demo/busybox"
 	echo 'link bin/sh /bin/busybox'
-	echo "file bin/gdb 0755 $GDB/root/usr/bin/gdb"
+	echo "file bin/gdb 0755 $GDB/unpacked/usr/bin/gdb"
 	echo "file bin/subject 0755 $WORK/subject"
 	echo "file commands 0644 $WORK/commands"
 	echo "file init 0755 $WORK/init"
-	for file in $(closure "$GDB/root/usr/bin/gdb"); do
+	for file in $(closure "$GDB/unpacked/usr/bin/gdb"); do
 		name=$(basename "$file")
 		case $name in
 		gdb) ;;
@@ -118,7 +118,7 @@ END
 		*) echo "file lib/$name 0755 $(readlink -f "$file")" ;;
 		esac
 	done
-	echo "file lib/libthread_db.so.1 0755 $(find "$GDB/root" -name libthread_db.so.1 | head -n 1)"
+	echo "file lib/libthread_db.so.1 0755 $(find "$GDB/unpacked" -name libthread_db.so.1 | head -n 1)"
 } >"$WORK/list"
 "$GUEST/demo/mkcpio" <"$WORK/list" >"$WORK/initrd.img" || exit 1
 

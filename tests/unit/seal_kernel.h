@@ -11,7 +11,8 @@
 #define KERNEL_BYTES 0x10000u
 #define TEXT_END     0x8000u /* what is sealed as code; before the seal, all is */
 
-#define STUB	   0x0f0u /* the kernel's ftrace_stub: what a tracer calls while nobody traces */
+#define NO_TRACER                                                                                  \
+	0x0f0u /* the kernel's function that returns at once: called while nobody traces */
 #define FENTRY	   0x100u
 #define TRACER	   0x140u
 #define TRACER_END 0x168u
@@ -90,13 +91,13 @@ static inline void put_tracers(struct kernel *kernel)
 	memset(kernel->bytes + TRACER, 0x51, TRACER_END - TRACER);
 	put(kernel, TRACER + 4, load, sizeof(load));
 	put(kernel, TRACER + 12, argument, sizeof(argument));
-	put_branch(kernel, TRACER + 20, CODE_CALL, STUB);
+	put_branch(kernel, TRACER + 20, CODE_CALL, NO_TRACER);
 	put_branch(kernel, TRACER_END, CODE_JMP, 0x7f00);
 
 	memset(kernel->bytes + REGS, 0x52, REGS_END - REGS);
 	put(kernel, REGS + 6, load, sizeof(load));
 	put(kernel, REGS + 20, argument, sizeof(argument));
-	put_branch(kernel, REGS + 30, CODE_CALL, STUB);
+	put_branch(kernel, REGS + 30, CODE_CALL, NO_TRACER);
 	kernel->bytes[REGS + 44] = CODE_JCC8_NZ;
 	kernel->bytes[REGS + 45] = 0x20;
 	put_branch(kernel, REGS_END, CODE_JMP, 0x7f00);

@@ -470,7 +470,8 @@ static void test_add_far_from_pins(void **state)
 	assert_int_equal(protect_pin(&protect, 0, GPA(0), PAGE_SIZE, PROTECT_PIN_OVERLAY, VTL2),
 		PROTECT_DONE);
 	begin(0, VTL1, 0);
-	alarm(10); /* who takes the lock waits for ever */
+	/* Relaxed, both: one thread. Who takes the lock waits for ever. */
+	alarm(10);
 	atomic_u32_store(&protect.record_lock.taken, 1, memory_order_relaxed);
 	assert_int_equal(add(SIZE_2M, PAGE_SIZE, ACCESS_READ), PROTECT_DONE);
 	atomic_u32_store(&protect.record_lock.taken, 0, memory_order_relaxed);
