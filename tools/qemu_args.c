@@ -202,6 +202,11 @@ static void add_serial(struct qemu_args *args, const char *name, int fd)
 
 bool qemu_args_build(const struct qemu_plan *plan, struct qemu_args *args)
 {
+	static const char *const accels[] = {
+		[RUN_ACCEL_TCG] = "tcg,thread=multi",
+		[RUN_ACCEL_TCG_SINGLE] = "tcg,thread=single",
+		[RUN_ACCEL_KVM] = "kvm",
+	};
 	const struct run_options *options = plan->options;
 
 	*args = (struct qemu_args){0};
@@ -215,7 +220,7 @@ bool qemu_args_build(const struct qemu_plan *plan, struct qemu_args *args)
 	args_add(args, "-cpu");
 	args_add(args, "max");
 	args_add(args, "-accel");
-	args_add(args, plan->kvm ? "kvm" : "tcg,thread=multi");
+	args_add(args, accels[plan->accel]);
 	args_add(args, "-smp");
 	args_addf(args, "%u", options->cpus);
 	args_add(args, "-m");

@@ -14,7 +14,7 @@
 struct qemu_plan {
 	const struct run_options *options;
 	const char *qemu;
-	bool kvm;
+	enum run_accel accel; /* not auto */
 	const char *paravisor; /* NULL with --no-paravisor */
 	const char *kernel;
 	const char *initrd; /* NULL: none */

@@ -29,27 +29,26 @@ struct run_inputs {
 	const char *initrd; /* NULL: none */
 	const char *append;
 	struct guest_info guest;
-	bool kvm;
+	enum run_accel accel; /* not auto */
 };
 
 static bool find_acceleration(
-	const struct run_options *options, bool *kvm, struct tool_error *error)
+	const struct run_options *options, enum run_accel *accel, struct tool_error *error)
 {
 	const char *reason;
 
-	*kvm = false;
-	if (options->accel == RUN_ACCEL_TCG)
+	*accel = options->accel;
+	if (*accel == RUN_ACCEL_TCG || *accel == RUN_ACCEL_TCG_SINGLE)
 		return true;
 
 	enum host_kvm found = host_find_kvm(&reason);
 
-	if (options->accel == RUN_ACCEL_AUTO) {
-		*kvm = found == HOST_KVM_WITH_SVM;
+	if (*accel == RUN_ACCEL_AUTO) {
+		*accel = found == HOST_KVM_WITH_SVM ? RUN_ACCEL_KVM : RUN_ACCEL_TCG;
 		return true;
 	}
 	/* The bare guest needs no SVM. */
-	*kvm = found == HOST_KVM_WITH_SVM || (options->no_paravisor && found != HOST_KVM_MISSING);
-	return *kvm ||
+	return found == HOST_KVM_WITH_SVM || (options->no_paravisor && found != HOST_KVM_MISSING) ||
 		tool_error_set(error, "--accel kvm: %s; use --accel tcg",
 			found == HOST_KVM_MISSING
 				? reason
@@ -133,7 +132,7 @@ static bool prepare_inputs(
 		return false;
 	if (!options->no_paravisor && !check_paravisor(inputs, error))
 		return false;
-	return qemu_find(inputs->qemu, error) && find_acceleration(options, &inputs->kvm, error);
+	return qemu_find(inputs->qemu, error) && find_acceleration(options, &inputs->accel, error);
 }
 
 static bool stage_inputs(struct stage *stage, const struct run_inputs *inputs, bool paravisor,
@@ -189,7 +188,7 @@ static bool start_run(struct run_loop *loop, const struct run_inputs *inputs,
 	struct qemu_plan plan = {
 		.options = options,
 		.qemu = inputs->qemu,
-		.kvm = inputs->kvm,
+		.accel = inputs->accel,
 		.paravisor = options->no_paravisor ? NULL : stage->paravisor,
 		.kernel = stage->kernel,
 		.initrd = inputs->initrd ? stage->initrd : NULL,
@@ -206,7 +205,7 @@ static bool start_run(struct run_loop *loop, const struct run_inputs *inputs,
 	}
 	if (options->verbose) {
 		message_print("QEMU is %s on %s", inputs->qemu,
-			inputs->kvm ? "KVM" : "its own software CPU");
+			inputs->accel == RUN_ACCEL_KVM ? "KVM" : "its own software CPU");
 		for (size_t i = 0; i < args.count; i++)
 			message_print("  argument %zu: %s", i, args.words[i]);
 	}
@@ -295,7 +294,7 @@ static int run_prepared(const struct run_options *options, const struct run_inpu
 {
 	struct run_result result = {
 		.paravisor = !options->no_paravisor,
-		.kvm = inputs->kvm,
+		.accel = inputs->accel,
 		.cpus = options->cpus,
 		.memory_bytes = options->memory_bytes,
 		.timeout_ms = options->timeout_ms,

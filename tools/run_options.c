@@ -59,6 +59,7 @@ static const struct option run_long_options[] = {
 static const char *const accel_names[] = {
 	[RUN_ACCEL_AUTO] = "auto",
 	[RUN_ACCEL_TCG] = "tcg",
+	[RUN_ACCEL_TCG_SINGLE] = "tcg-single",
 	[RUN_ACCEL_KVM] = "kvm",
 };
 static const char *const ap_start_names[] = {
@@ -70,6 +71,11 @@ static const char *const tlb_flush_names[] = {
 	[RUN_TLB_FLUSH_HYPERCALL] = "hypercall",
 	[RUN_TLB_FLUSH_IPI] = "ipi",
 };
+
+const char *run_accel_name(enum run_accel accel)
+{
+	return accel_names[accel];
+}
 
 const char *run_ap_start_name(enum run_ap_start ap_start)
 {
@@ -212,7 +218,8 @@ static bool parse_option(
 	case OPTION_ACCEL:
 		index = name_index(value, accel_names, ARRAY_SIZE(accel_names));
 		if (index < 0)
-			return tool_error_set(error, "--accel %s: must be auto, tcg or kvm", value);
+			return tool_error_set(error, 
+				"--accel %s: must be auto, tcg, tcg-single or kvm", value);
 		options->accel = (enum run_accel)index;
 		return true;
 	case OPTION_AP_START:

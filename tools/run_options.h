@@ -21,6 +21,7 @@
 enum run_accel {
 	RUN_ACCEL_AUTO,
 	RUN_ACCEL_TCG,
+	RUN_ACCEL_TCG_SINGLE, /* one thread for all processors */
 	RUN_ACCEL_KVM,
 };
 
@@ -78,6 +79,7 @@ bool run_options_parse(
 	int count, char **arguments, struct run_options *options, struct tool_error *error);
 
 /* The names that the options use, and Parapet's command line with them. */
+const char *run_accel_name(enum run_accel accel);
 const char *run_ap_start_name(enum run_ap_start ap_start);
 const char *run_tlb_flush_name(enum run_tlb_flush tlb_flush);
 

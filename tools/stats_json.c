@@ -278,7 +278,7 @@ char *stats_json_make(const struct run_result *result, const struct verdict *ver
 	json_object_set_new(root, "end", make_end(result, verdict));
 	json_object_set_new(root, "wall_us", json_integer((json_int_t)result->wall_us));
 	json_object_set_new(root, "memory_bytes", json_integer((json_int_t)result->memory_bytes));
-	json_object_set_new(root, "accel", json_string(result->kvm ? "kvm" : "tcg"));
+	json_object_set_new(root, "accel", json_string(run_accel_name(result->accel)));
 	json_object_set_new(root, "qemu",
 		result->qemu_version[0] ? json_string(result->qemu_version) : json_null());
 	json_object_set_new(root, "statistics", json_boolean(block != NULL));

@@ -49,10 +49,16 @@ static void print_time(FILE *out, double us)
 
 static void print_machine(FILE *out, const struct run_result *result)
 {
+	static const char *const cpus[] = {
+		[RUN_ACCEL_TCG] = "software CPU",
+		[RUN_ACCEL_TCG_SINGLE] = "software CPU in one thread",
+		[RUN_ACCEL_KVM] = "KVM",
+	};
+
 	fprintf(out, LABEL "%u VP%s, %" PRIu64 " MiB, QEMU%s%s, %s\n", "machine", result->cpus,
 		result->cpus == 1 ? "" : "s", result->memory_bytes >> 20,
 		result->qemu_version[0] ? " " : "", result->qemu_version,
-		result->kvm ? "KVM" : "software CPU");
+		cpus[result->accel]);
 }
 
 static int compare_times(const void *a, const void *b)

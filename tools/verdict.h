@@ -43,7 +43,7 @@ struct run_result {
 	uint64_t code;
 	bool panic; /* "Kernel panic" was seen on the console */
 	bool paravisor;
-	bool kvm;
+	enum run_accel accel; /* not auto */
 	unsigned cpus;
 	uint64_t memory_bytes;
 	uint64_t timeout_ms;

@@ -98,11 +98,25 @@ static bool is_enabled(struct reader *reader, int node)
 	return !status || string_equal(status, "okay") || string_equal(status, "ok");
 }
 
-/* libfdt reports 2 and 1 when a node does not say, and a negative number for nonsense. */
+/* One number, or what stands for it when the node does not say; -1 for nonsense. */
+static int cell_count(struct reader *reader, int node, const char *name, int otherwise)
+{
+	int count;
+	const fdt32_t *cell = property_cells(reader, node, name, &count);
+
+	if (!cell)
+		return otherwise;
+	return count == 1 && fdt32_ld(cell) <= 2 ? (int)fdt32_ld(cell) : -1;
+}
+
+/*
+ * As the Devicetree Specification has it (0.4, 2.3.5). libfdt's own two functions for this bring along
+ * all those that change a tree.
+ */
 static bool node_cells(struct reader *reader, int node, struct cells *cells)
 {
-	cells->address = fdt_address_cells(reader->tree, node);
-	cells->size = fdt_size_cells(reader->tree, node);
+	cells->address = cell_count(reader, node, "#address-cells", 2);
+	cells->size = cell_count(reader, node, "#size-cells", 1);
 	if (cells->address >= 1 && cells->address <= 2 && cells->size >= 0 && cells->size <= 2)
 		return true;
 	fail(reader, HANDOVER_BAD_PROPERTY);

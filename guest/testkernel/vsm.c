@@ -35,7 +35,6 @@
 #define CR0_EM_TS 0xcull
 #define CR0_MP	  2ull
 #define CR4_TSD	  4ull
-#define CR4_FXSR  0x200ull
 #define EFER_SCE  1ull
 
 #define MSR_SYSENTER_CS	   0x174u

@@ -23,6 +23,7 @@
 _Static_assert(offsetof(struct svm_vp, vp.registers.gpr) == 0, "svm_enter.S gets the array");
 
 void svm_enter(uint64_t vmcb, uint64_t *gpr, uint64_t host_vmcb);
+extern const char svm_exited[]; /* where it goes on after the guest's exit */
 
 static struct {
 	uint8_t *iopm;
@@ -36,6 +37,7 @@ static struct {
 	 */
 	bool injects_twice;
 	bool loses_interrupts; /* QEMU: one that comes just as the guest exits (arch/x86/apic.h) */
+	bool loses_exits; /* QEMU: see exit_is_lost */
 	uint32_t vps;
 	struct svm_vp *vp[VP_COUNT_MAX];
 	struct npt_space npt;
@@ -335,8 +337,24 @@ static void exit_io(struct vp_exit *exit, const struct vmcb *vmcb)
 	exit->next_rip = vmcb->exit_info2;
 }
 
+/*
+ * QEMU (7.2 to 10) has every processor that loads x87 state change a word of its first one's flags,
+ * without a lock. If that one exits just then, nested paging comes back on behind the exit: the walk for
+ * the instruction after VMRUN goes through the guest's tables, exits again, and what is kept of the guest
+ * is Parapet's own state. The guest's is gone. One that forges the two registers ends its own run.
+ */
+static bool exit_is_lost(const struct vmcb *vmcb)
+{
+	return svm.loses_exits && (vmcb->exit_info1 & NPF_WALK) &&
+		vmcb->rip == (uint64_t)svm_exited && vmcb->cr3 == asm_read_cr3();
+}
+
 static void exit_memory(struct vp_exit *exit, const struct vmcb *vmcb)
 {
+	if (exit_is_lost(vmcb)) {
+		fault_stop("QEMU lost an exit, and the guest's registers with it; run it again, or with "
+			   "--accel tcg-single (docs/verification.md, \"What QEMU does by itself\")");
+	}
 	exit->kind = VP_EXIT_MEMORY_FAULT;
 	exit->memory.gpa = GPA(vmcb->exit_info2);
 	exit->memory.write = vmcb->exit_info1 & NPF_WRITE;
@@ -707,6 +725,6 @@ const struct platform_ops *svm_platform(uint32_t vps, uint32_t vtls, const char 
 	}
 	svm_vtl_init_platform(svm.msrpm, svm.msrpm_watched);
 	svm_debug_init_platform();
-	svm.injects_twice = svm.loses_interrupts = cpu_is_tcg();
+	svm.injects_twice = svm.loses_interrupts = svm.loses_exits = cpu_is_tcg();
 	return &svm_ops;
 }

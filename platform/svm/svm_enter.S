@@ -39,6 +39,8 @@ svm_enter:
 
 	vmload	%rax
 	vmrun	%rax
+	.globl	svm_exited
+svm_exited:
 	vmsave	%rax
 
 	/* RAX and RSP are ours again; everything else is still the guest's. */

@@ -30,7 +30,7 @@ for memory in x 12Q -5 '' 1.5G 99999999999999999999G; do
 done
 bad "too much" --memory 100000G
 bad "only" --platform tdx
-bad "auto, tcg or kvm" --accel fast
+bad "auto, tcg, tcg-single or kvm" --accel fast
 bad "mailbox or sipi" --ap-start init
 bad "auto, hypercall or ipi" --tlb-flush never
 bad "must be kernel" --protect everything

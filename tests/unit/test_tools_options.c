@@ -233,6 +233,7 @@ static void test_arguments(void **state)
 	struct qemu_plan plan = {
 		.options = &options,
 		.qemu = "qemu",
+		.accel = RUN_ACCEL_TCG,
 		.paravisor = "/t/parapet.elf",
 		.kernel = "/t/vmlinuz",
 		.initrd = "/t/initrd",
@@ -257,12 +258,17 @@ static void test_arguments(void **state)
 
 	plan.paravisor = NULL;
 	plan.append = "";
-	plan.kvm = true;
+	plan.accel = RUN_ACCEL_KVM;
 	assert_true(qemu_args_build(&plan, &args));
 	assert_string_equal(value_of(&args, "-kernel"), "/t/vmlinuz");
 	assert_string_equal(value_of(&args, "-initrd"), "/t/initrd");
 	assert_null(value_of(&args, "-append"));
 	assert_string_equal(value_of(&args, "-accel"), "kvm");
+	qemu_args_free(&args);
+
+	plan.accel = RUN_ACCEL_TCG_SINGLE;
+	assert_true(qemu_args_build(&plan, &args));
+	assert_string_equal(value_of(&args, "-accel"), "tcg,thread=single");
 	qemu_args_free(&args);
 }
 

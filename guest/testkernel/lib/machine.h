@@ -11,6 +11,8 @@
 #define FLAG_TF (1ull << 8)
 #define FLAG_IF (1ull << 9)
 
+#define CR4_FXSR (1ull << 9)
+
 static inline void io_write8(uint16_t port, uint8_t value)
 {
 	__asm__ volatile("outb %0, %1" : : "a"(value), "Nd"(port));
