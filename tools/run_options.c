@@ -218,8 +218,8 @@ static bool parse_option(
 	case OPTION_ACCEL:
 		index = name_index(value, accel_names, ARRAY_SIZE(accel_names));
 		if (index < 0)
-			return tool_error_set(error, 
-				"--accel %s: must be auto, tcg, tcg-single or kvm", value);
+			return tool_error_set(
+				error, "--accel %s: must be auto, tcg, tcg-single or kvm", value);
 		options->accel = (enum run_accel)index;
 		return true;
 	case OPTION_AP_START:

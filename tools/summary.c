@@ -57,8 +57,7 @@ static void print_machine(FILE *out, const struct run_result *result)
 
 	fprintf(out, LABEL "%u VP%s, %" PRIu64 " MiB, QEMU%s%s, %s\n", "machine", result->cpus,
 		result->cpus == 1 ? "" : "s", result->memory_bytes >> 20,
-		result->qemu_version[0] ? " " : "", result->qemu_version,
-		cpus[result->accel]);
+		result->qemu_version[0] ? " " : "", result->qemu_version, cpus[result->accel]);
 }
 
 static int compare_times(const void *a, const void *b)

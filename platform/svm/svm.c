@@ -352,8 +352,9 @@ static bool exit_is_lost(const struct vmcb *vmcb)
 static void exit_memory(struct vp_exit *exit, const struct vmcb *vmcb)
 {
 	if (exit_is_lost(vmcb)) {
-		fault_stop("QEMU lost an exit, and the guest's registers with it; run it again, or with "
-			   "--accel tcg-single (docs/verification.md, \"What QEMU does by itself\")");
+		fault_stop(
+			"QEMU lost an exit, and the guest's registers with it; run it again, or with "
+			"--accel tcg-single (docs/verification.md, \"What QEMU does by itself\")");
 	}
 	exit->kind = VP_EXIT_MEMORY_FAULT;
 	exit->memory.gpa = GPA(vmcb->exit_info2);

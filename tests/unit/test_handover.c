@@ -197,6 +197,27 @@ static void test_dtc_is_silent(void **state)
 	unlink(path);
 }
 
+/* A tree from source, into `tree`; its bytes. */
+static size_t tree_from(const char *source)
+{
+	char path[] = "/tmp/test_handover_XXXXXX", command[200];
+	int file = mkstemp(path);
+	FILE *dtc;
+	size_t bytes;
+
+	if (system("command -v dtc >/dev/null 2>&1") != 0)
+		skip();
+	assert_int_equal(write(file, source, strlen(source)), strlen(source));
+	close(file);
+	snprintf(command, sizeof(command), "dtc -q -b 2 -I dts -O dtb -o - %s", path);
+	dtc = popen(command, "r");
+	assert_non_null(dtc);
+	bytes = fread(tree, 1, sizeof(tree), dtc);
+	assert_int_equal(pclose(dtc), 0);
+	unlink(path);
+	return bytes;
+}
+
 /* Another loader's tree, from source: smaller cells, several ranges in one reg, strange nodes. */
 static void test_other_loader(void **state)
 {
@@ -218,24 +239,9 @@ static void test_other_loader(void **state)
 		"     reg = <0x0 0x7000 0x1000>; };\n"
 		"  ramoops@300000 { compatible = \"ramoops\"; reg = <0 0x300000 0x100>; }; };\n"
 		"soc { dev@1 { reg = <1 2>; }; }; };\n";
-	char path[] = "/tmp/test_handover_XXXXXX", command[200];
-	int file = mkstemp(path);
 	struct handover_info info;
-	FILE *dtc;
-	size_t bytes;
 
-	if (system("command -v dtc >/dev/null 2>&1") != 0)
-		skip();
-	assert_int_equal(write(file, source, sizeof(source) - 1), sizeof(source) - 1);
-	close(file);
-	snprintf(command, sizeof(command), "dtc -q -b 2 -I dts -O dtb -o - %s", path);
-	dtc = popen(command, "r");
-	assert_non_null(dtc);
-	bytes = fread(tree, 1, sizeof(tree), dtc);
-	assert_int_equal(pclose(dtc), 0);
-	unlink(path);
-
-	assert_int_equal(read_fenced(tree, bytes, &info), HANDOVER_OK);
+	assert_int_equal(read_fenced(tree, tree_from(source), &info), HANDOVER_OK);
 	assert_int_equal(info.memory_count, 2);
 	assert_int_equal(info.memory[0].base, 0);
 	assert_int_equal(info.memory[1].bytes, 0x700000);
@@ -246,6 +252,48 @@ static void test_other_loader(void **state)
 	assert_int_equal(info.region[1].kind, HANDOVER_REGION_MAILBOX);
 	assert_int_equal(info.region[2].kind, HANDOVER_REGION_OTHER);
 	assert_string_equal(info.options, "");
+}
+
+/* How many cells a reg has: said, not said, and said wrongly. */
+static void test_cell_counts(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *counts, *reg;
+		enum handover_error want;
+	} cases[] = {
+		{"#address-cells = <2>; #size-cells = <2>;", "0 0x100000 0 0x700000", HANDOVER_OK},
+		{"", "0 0x100000 0x700000", HANDOVER_OK},
+		{"#size-cells = <2>;", "0 0x100000 0 0x700000", HANDOVER_OK},
+		{"#address-cells = <1>;", "0x100000 0x700000", HANDOVER_OK},
+		{"#address-cells = <3>;", "0 0 0x100000 0x700000", HANDOVER_BAD_PROPERTY},
+		{"#size-cells = <3>;", "0 0x100000 0 0 0x700000", HANDOVER_BAD_PROPERTY},
+		{"#address-cells = <0>;", "0x700000", HANDOVER_BAD_PROPERTY},
+		{"#size-cells = <0>;", "0 0x100000", HANDOVER_BAD_PROPERTY},
+		{"#address-cells = <0x80000001>;", "0x100000 0x700000", HANDOVER_BAD_PROPERTY},
+		{"#address-cells = <1 1>;", "0x100000 0x700000", HANDOVER_BAD_PROPERTY},
+		{"#address-cells = [01];", "0x100000 0x700000", HANDOVER_BAD_PROPERTY},
+		{"#address-cells;", "0 0x100000 0x700000", HANDOVER_BAD_PROPERTY},
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct handover_info info;
+		char source[1000];
+
+		snprintf(source, sizeof(source),
+			"/dts-v1/; / { compatible = \"parapet,handover-1\"; %s\n"
+			"memory@100000 { device_type = \"memory\"; reg = <%s>; };\n"
+			"cpus { #address-cells = <1>; #size-cells = <0>;\n"
+			"  cpu@2 { device_type = \"cpu\"; reg = <2>; }; };\n"
+			"reserved-memory { #address-cells = <1>; #size-cells = <1>; ranges;\n"
+			"  a@200000 { compatible = \"parapet,image\"; reg = <0x200000 0x1000>; }; };\n"
+			"};\n",
+			cases[i].counts, cases[i].reg);
+		if (read_fenced(tree, tree_from(source), &info) != cases[i].want)
+			fail_msg("%s", cases[i].counts);
+		if (cases[i].want == HANDOVER_OK)
+			assert_int_equal(info.memory[0].bytes, 0x700000);
+	}
 }
 
 #define REFUSED(change, want)                                                                      \
@@ -387,6 +435,7 @@ int main(void)
 		cmocka_unit_test(test_largest_fits),
 		cmocka_unit_test(test_dtc_is_silent),
 		cmocka_unit_test(test_other_loader),
+		cmocka_unit_test(test_cell_counts),
 		cmocka_unit_test(test_writer_refuses),
 		cmocka_unit_test(test_short_buffers),
 		cmocka_unit_test(test_mutations),
