@@ -11,7 +11,7 @@ cd "$(dirname "$0")/../.." || exit 1
 HITS=400 TICKS=20000 STORM=500 SWEEP=41
 if [ -n "${DEBUG_LONG:-}" ]; then
 	HITS=100000 TICKS=1000000 STORM=5000 SWEEP=1
-	LIMIT=3600
+	LIMIT=3600 TRIES=8
 fi
 STATS=$WORK/stats.json
 

@@ -8,7 +8,8 @@ GDB=$GUEST/gdb
 
 # fetch: gdb and every library that it needs, with all they depend on
 fetch() {
-	[ -e "$GDB/complete" ] && return 0
+	[ -d "$GDB/unpacked" ] && return 0
+	rm -rf "$GDB"
 	mkdir -p "$GDB/packages" || return 1
 	names=$(apt-cache depends --recurse --no-recommends --no-suggests --no-conflicts \
 		--no-breaks --no-replaces --no-enhances gdb-minimal 2>/dev/null |
@@ -17,10 +18,10 @@ fetch() {
 	# shellcheck disable=SC2086 # a list of names
 	(cd "$GDB/packages" && apt-get -q download $names) >"$GDB/log" 2>&1 || return 1
 	for package in "$GDB"/packages/*.deb; do
-		dpkg-deb -x "$package" "$GDB/unpacked" || return 1
+		dpkg-deb -x "$package" "$GDB/unpacking" || return 1
 	done
 	rm -rf "$GDB/packages"
-	: >"$GDB/complete"
+	mv "$GDB/unpacking" "$GDB/unpacked"
 }
 
 # closure FILE: a library's path under $GDB/unpacked for each that the file needs, itself included
