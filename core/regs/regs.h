@@ -105,7 +105,7 @@ struct regs_entry regs_look_up(const struct regs_capabilities *platform, enum re
 /*
  * One for each VP, used by that VP only. `counter` is block_vp.counter; `entry_is_near` says that the
  * latest exit was one after which nothing may touch a debug register until the next entry: a hardware
- * interrupt, an NMI or kick, CPUID.
+ * interrupt, an NMI or kick, CPUID, a hypercall that does not ask for one.
  */
 struct regs_gate {
 	const struct regs_capabilities *platform;

@@ -340,11 +340,14 @@ bool svm_debug_move(struct svm_debug *debug, const struct insn *insn)
 
 uint64_t svm_debug_read(struct svm_debug *debug, enum regs_name name)
 {
+	/* A hypercall asks for it by name: what it came for, not something on its way. */
+	regs_gate_note_exit(&debug->gate, false);
 	return read_register(debug, name);
 }
 
 void svm_debug_write(struct svm_debug *debug, enum regs_name name, uint64_t value)
 {
+	regs_gate_note_exit(&debug->gate, false); /* likewise */
 	if (name <= REGS_DR3) {
 		unsigned int index = name - REGS_DR0;
 
@@ -398,10 +401,11 @@ bool svm_debug_exit(struct svm_debug *debug, struct vp_exit *exit)
 {
 	uint64_t code = debug->vmcb->exit_code;
 
-	/* A CPUID that the guest steps through has a trap behind it, which is DR6's business. */
+	/* An instruction that the guest steps through has a trap behind it, which is DR6's business. */
 	regs_gate_note_exit(&debug->gate,
 		code == EXIT_INTR || code == EXIT_NMI ||
-			(code == EXIT_CPUID && !(debug->registers->rflags & RFLAGS_TF)));
+			((code == EXIT_CPUID || code == EXIT_VMMCALL) &&
+				!(debug->registers->rflags & RFLAGS_TF)));
 	if (code - EXIT_READ_DR0 < 4 || code - EXIT_WRITE_DR0 < 4) {
 		exit->kind = VP_EXIT_OTHER;
 		exit->other = VP_OTHER_DEBUG_MOVE;
