@@ -14,7 +14,7 @@ $(B)/verify/explore-1 $(B)/verify/explore-2: $(B)/verify/explore-%: $(EXPLORE_SR
 	$(call say,CC,$@)
 	$(Q)$(CC) $(EXPLORE_CFLAGS) -DFLUSH_RING_SLOTS=$* $(EXPLORE_SRCS) -o $@
 
-.PHONY: verify verify-short verify-mutants
+.PHONY: verify verify-short verify-mutants verify-qemu
 verify: $(B)/verify/explore-1 $(B)/verify/explore-2 ## explore every interleaving, then the mutants (long)
 	$(Q)verify/run $^
 	$(Q)CC='$(CC)' EXPLORE_DEFINES='$(EXPLORE_DEFINES)' BUILD='$(B)/verify/mutants' verify/mutants
@@ -24,3 +24,6 @@ verify-short: $(B)/verify/explore-1 $(B)/verify/explore-2
 
 verify-mutants:
 	$(Q)CC='$(CC)' EXPLORE_DEFINES='$(EXPLORE_DEFINES)' BUILD='$(B)/verify/mutants' verify/mutants
+
+verify-qemu: all guest
+	$(Q)BUILD='$(B)/verify/qemu' verify/qemu
