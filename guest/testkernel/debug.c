@@ -11,6 +11,7 @@
 #include "boot.h"
 #include "clock.h"
 #include "cpu.h"
+#include "hv.h"
 #include "machine.h"
 #include "print.h"
 #include "tap.h"
@@ -184,7 +185,13 @@ SNIPPET(snippet_write, "nop", "movq $1, watched(%rip)");
 SNIPPET(snippet_read, "nop", "mov watched(%rip), %rax");
 SNIPPET(snippet_wbinvd, "nop", "wbinvd");
 
+/* HV_FLUSH_SPACE, through the page. */
+SNIPPET(snippet_hypercall, "mov $2, %ecx; lea flush_input(%rip), %rdx; mov $0x5a5a5a5a, %eax",
+	"call hv_page; mov %rax, flush_result(%rip)");
+
 volatile uint64_t watched[8] __attribute__((aligned(64)));
+uint64_t flush_input[4] __attribute__((aligned(64)));
+volatile uint64_t flush_result;
 
 static void call(const void *code)
 {
@@ -339,32 +346,68 @@ static void faults_test(void)
 	answer_value("VMMCALL under TF raises", (uint64_t)trap_catch(vmmcall_run, NULL));
 }
 
+static void hypercall_test(void)
+{
+	const uint8_t *at = hv_page;
+	struct seen *seen;
+
+	if (!boot_has_paravisor())
+		return;
+	hv_start();
+	while (at < hv_page + sizeof(hv_page) - 3 && memcmp(at, "\x0f\x01\xd9", 3))
+		at++;
+	flush_input[0] = cr3_read();
+	flush_input[1] = HV_ALL_PROCESSORS;
+	flush_result = ~0ull;
+	seen = seen_reset();
+	seen->wanted = DR6_STEP;
+	step(snippet_hypercall);
+	if (!tap_check(stepped_once(seen, (const char *)at) &&
+			    stepped_once(seen, (const char *)at + 3) && !seen->strange,
+		    "single step over a hypercall: one trap before, one after"))
+		answer("hypercall", (uint64_t)hv_page);
+	tap_equal(flush_result, HV_SUCCESS, "and the call succeeds");
+}
+
 /* --- breakpoints on instructions ----------------------------------------------------------------------- */
+
+/* Not among those that `step_test` steps over. */
+static const struct piece more_pieces[] = {
+	PIECE("STI", snippet_sti),
+	PIECE("MOV SS", snippet_mov_ss),
+	PIECE("POPF", snippet_pushf),
+};
+
+static void execute(const struct piece *piece, uint32_t index)
+{
+	struct seen *seen = seen_reset();
+	uint32_t right = 0;
+
+	seen->wanted = 1u << index;
+	if (index == 0)
+		dr0_write((uint64_t)piece->at);
+	else if (index == 2)
+		dr2_write((uint64_t)piece->at);
+	else
+		dr3_write((uint64_t)piece->at);
+	dr7_write(arm(index, ON_EXECUTE, 1));
+	for (uint32_t n = 0; n < 20; n++)
+		call(piece->code);
+	dr7_write(DR7_FIXED);
+	for (uint32_t n = 0; n < 20; n++)
+		right += seen->event[n].rip == (uint64_t)piece->at;
+	answer_value(piece->name, seen->count);
+	tap_check(seen->count == 20 && right == 20 && !seen->strange,
+		"breakpoint on %s: hit before it, each time", piece->name);
+}
 
 static void execute_test(void)
 {
-	for (uint32_t i = 0; i < PIECES; i++) {
-		struct seen *seen = seen_reset();
-		uint32_t index = i % 4 == 1 ? 2 : i % 4; /* DR1 is written by one of the pieces */
-		uint32_t right = 0;
-
-		seen->wanted = 1u << index;
-		if (index == 0)
-			dr0_write((uint64_t)pieces[i].at);
-		else if (index == 2)
-			dr2_write((uint64_t)pieces[i].at);
-		else
-			dr3_write((uint64_t)pieces[i].at);
-		dr7_write(arm(index, ON_EXECUTE, 1));
-		for (uint32_t n = 0; n < 20; n++)
-			call(pieces[i].code);
-		dr7_write(DR7_FIXED);
-		for (uint32_t n = 0; n < 20; n++)
-			right += seen->event[n].rip == (uint64_t)pieces[i].at;
-		answer_value(pieces[i].name, seen->count);
-		tap_check(seen->count == 20 && right == 20 && !seen->strange,
-			"breakpoint on %s: hit before it, each time", pieces[i].name);
-	}
+	/* DR1 is written by one of the pieces. */
+	for (uint32_t i = 0; i < PIECES; i++)
+		execute(&pieces[i], i % 4 == 1 ? 2 : i % 4);
+	for (uint32_t i = 0; i < sizeof(more_pieces) / sizeof(more_pieces[0]); i++)
+		execute(&more_pieces[i], i % 4 == 1 ? 2 : i % 4);
 	dr0_write(0);
 	dr1_write(0);
 	dr2_write(0);
@@ -477,6 +520,7 @@ static void dr0_run(void *argument)
 
 static void registers_test(void)
 {
+	static const uint32_t reserved[] = {11, 12, 14, 15};
 	uint64_t cr4 = cr4_read();
 	uint32_t kept = 0;
 
@@ -529,6 +573,24 @@ static void registers_test(void)
 		"a high bit of DR6 is #GP");
 	tap_equal((uint64_t)trap_catch(dr7_high_run, (void *)(1ull << 63)), TRAP_GP,
 		"a high bit of DR7 is #GP");
+	/* Reserved in DR7, or RTM's (11); in DR6 RTM's (16): each alone set, then alone clear. */
+	for (uint32_t i = 0; i < 2 * sizeof(reserved) / sizeof(reserved[0]); i++) {
+		uint64_t bit = 1ull << reserved[i / 2];
+
+		dr7_write(DR7_FIXED | (i % 2 ? 0xd800 & ~bit : bit));
+		print("# answer DR7, bit %u %s: %lx", reserved[i / 2], i % 2 ? "clear" : "set",
+			dr7_read());
+		cpuid_get(0, 0);
+		print(", after an exit %lx\n", dr7_read());
+	}
+	dr7_write(DR7_FIXED);
+	for (uint32_t i = 0; i < 2; i++) {
+		dr6_write(0xfffe0ff0 | i << 16);
+		print("# answer DR6, bit 16 %s: %lx", i ? "set" : "clear", dr6_read());
+		cpuid_get(0, 0);
+		print(", after an exit %lx\n", dr6_read());
+	}
+	dr6_write(0);
 	/* DR7.GD: #DB at any MOV with a debug register, on processors that have it. */
 	dr7_write(DR7_FIXED | 1u << 13);
 	answer_value("DR7.GD set, MOV from DR0 raises", (uint64_t)trap_catch(dr0_run, NULL));
@@ -747,6 +809,7 @@ void kernel_main(void)
 	step_test();
 	step_special_test();
 	faults_test();
+	hypercall_test();
 	execute_test();
 	watch_test();
 	port_test();

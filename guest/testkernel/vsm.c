@@ -1132,10 +1132,12 @@ static void watch_test(void)
 
 static volatile uint32_t watched_word;
 static _Atomic uint32_t debug_traps, debug_traps_upper;
+static uint64_t debug_dr6, debug_rip; /* of the last one */
 
 static void debug_handle(struct trap_frame *frame)
 {
-	(void)frame;
+	debug_dr6 = dr6_read();
+	debug_rip = frame->rip;
 	atomic_fetch_add(vtl_is_secure() ? &debug_traps_upper : &debug_traps, 1);
 	dr6_write(0xffff0ff0);
 }
@@ -1175,6 +1177,39 @@ static void debug_test(void)
 	tap_check(atomic_load(&debug_traps) == 1 && atomic_load(&debug_traps_upper) == 1,
 		"but in VTL1");
 	vtl_run(upper_arm_run, 0x400);
+	dr0_write(0);
+}
+
+/* A watchpoint on a page that VTL1 has taken: no #DB before the write is done. */
+static void debug_page_test(const char *name, uint32_t flags)
+{
+	uint32_t before = atomic_load(&intercepts), traps = atomic_load(&debug_traps);
+	uint32_t traps_upper = atomic_load(&debug_traps_upper);
+
+	page[64] = 0;
+	dr6_write(0xffff0ff0);
+	dr0_write((uint64_t)&page[64]);
+	dr7_write(DR7_WRITE_4);
+	vtl_run(protect_run, flags);
+	remedy = REMEDY_SKIP;
+	access_write(page);
+	if (!tap_check(atomic_load(&intercepts) == before + 1 && last.type == HV_MESSAGE_MEMORY &&
+			    last.header.access == HV_ACCESS_WRITE &&
+			    last.memory.gpa >> 12 == (uint64_t)page >> 12 &&
+			    atomic_load(&debug_traps) == traps && dr6_read() == 0xffff0ff0,
+		    "%s: a watched write is intercepted once, and no #DB", name))
+		tap_note("%u intercepts, %u #DB, DR6 0x%lx", atomic_load(&intercepts) - before,
+			atomic_load(&debug_traps) - traps, dr6_read());
+	remedy = REMEDY_GRANT;
+	access_write(page);
+	if (!tap_check(atomic_load(&intercepts) == before + 2 && page[64] == 7 &&
+			    atomic_load(&debug_traps) == traps + 1 && (debug_dr6 & 0xe00f) == 1 &&
+			    debug_rip == skip_to && atomic_load(&debug_traps_upper) == traps_upper,
+		    "%s: VTL1 allows it, and the write raises one #DB", name))
+		tap_note("%u intercepts, %u #DB, the last with DR6 0x%lx at 0x%lx",
+			atomic_load(&intercepts) - before - 1, atomic_load(&debug_traps) - traps,
+			debug_dr6, debug_rip);
+	dr7_write(0x400);
 	dr0_write(0);
 }
 
@@ -1402,6 +1437,8 @@ void kernel_main(void)
 	interrupt_test();
 	debug_test();
 	memory_test();
+	debug_page_test("write taken away", HV_MAP_READ | HV_MAP_EXECUTE);
+	debug_page_test("everything taken away", 0);
 	watch_test();
 	lock_test();
 	shut_test();
