@@ -344,6 +344,26 @@ static uint32_t allowed(const void *page)
 	return flags;
 }
 
+/* Before VTL1 is there. */
+static void modify_early_test(void)
+{
+	expect(LOWER(REP(HV_MODIFY_PROTECTION, 1), HV_SELF, 0, gpn(pages[0])), HV_INVALID_PARAMETER,
+		"no VTL1 yet, VTL0 restricts nobody: invalid parameter");
+	expect(LOWER(REP(HV_MODIFY_PROTECTION, 1), HV_SELF, 0x11ull << 32, gpn(pages[0])),
+		HV_ACCESS_DENIED, "no VTL1 yet, VTL0 in its name: access denied");
+	pages[0][0] = 1;
+	tap_check(pages[0][0] == 1, "the page can be written still");
+}
+
+/* VTL1 is there, and has not enabled protection. */
+static void modify_not_enabled_test(void)
+{
+	expect(modify(0, gpn(pages[0])), HV_ACCESS_DENIED,
+		"VTL1 before it enables protection: access denied");
+	pages[0][0] = 2;
+	tap_check(pages[0][0] == 2, "the page can be written still");
+}
+
 static void modify_flags_test(void)
 {
 	static const struct {
@@ -404,12 +424,25 @@ static void modify_page_test(void)
 	expect(modify(0, APIC_BASE_ADDRESS >> 12), HV_INVALID_PARAMETER, "a device");
 	expect(modify(0, gpn(hv_page)), HV_OPERATION_DENIED,
 		"VTL0's hypercall page: operation denied");
-	if (acpi_wakeup_get(&wakeup)) {
-		uint64_t result = modify(0, wakeup.mailbox >> 12);
-
-		tap_check(result == HV_OPERATION_DENIED || result == HV_INVALID_PARAMETER,
-			"the wakeup mailbox: refused");
+	msr_write(HV_MSR_VP_ASSIST_PAGE, (uint64_t)pages[0] | HV_ENABLE);
+	expect(modify(0, gpn(pages[0])), HV_OPERATION_DENIED,
+		"VTL0's assist page: operation denied");
+	msr_write(HV_MSR_VP_ASSIST_PAGE, 0);
+	expect(modify(HV_MAP_ALL, gpn(pages[0])), HV_RESULT(HV_SUCCESS, 1),
+		"and once it is not in use: success");
+	if (cpuid_get(0x40000003, 0).eax & 1u << 9) {
+		msr_write(HV_MSR_REFERENCE_TSC, (uint64_t)pages[0] | HV_ENABLE);
+		expect(modify(0, gpn(pages[0])), HV_OPERATION_DENIED,
+			"VTL0's reference TSC page: operation denied");
+		msr_write(HV_MSR_REFERENCE_TSC, 0);
+	} else {
+		tap_note("no reference TSC page is offered");
 	}
+	if (acpi_wakeup_get(&wakeup))
+		expect(modify(0, wakeup.mailbox >> 12), HV_OPERATION_DENIED,
+			"the wakeup mailbox: operation denied");
+	else
+		tap_note("no wakeup structure, so no mailbox");
 }
 
 static void modify_list_test(void)
@@ -598,11 +631,13 @@ void kernel_main(void)
 	set_test();
 	start_test();
 	index_test();
+	modify_early_test();
 	partition_test();
 	vp_test();
 	vtl_finish_bring_up(NULL);
 	expect(vtl_run(vp_again_run, 0), HV_VTL_ALREADY_ENABLED,
 		"VTL1 of a VP that has it, by VTL1: VTL already enabled");
+	modify_not_enabled_test();
 	config_test();
 	set_upper_test();
 	modify_flags_test();

@@ -4,7 +4,7 @@
 cd "$(dirname "$0")/../.." || exit 1
 # shellcheck source=tests/tools/common.inc
 . tests/tools/common.inc
-plan 55
+plan 57
 
 K="--kernel $WORK/linux"
 FAKE_SCRIPT="early-exit 3" # must never be reached
@@ -36,6 +36,8 @@ bad "auto, hypercall or ipi" --tlb-flush never
 bad "must be kernel" --protect everything
 bad "must be kernel" --protect ""
 bad "cannot go with --no-paravisor" --protect kernel --no-paravisor
+bad "--protect kernel cannot go with --vsm: a kernel in VTL1 seals for itself" --protect kernel --vsm
+bad "--protect kernel cannot go with --vsm" --vsm --protect=kernel
 bad "1 to 64" --vp-stride 0
 bad "1 to 64" --vp-stride 65
 bad "FIRST-LAST" --allow-io xyz

@@ -50,7 +50,7 @@ void explore_fail(const char *why);
 uint32_t explore_choose(uint32_t n);
 
 /*
- * One step of the schedule that runs fn(argument) as a whole. It may use explore_latest,
+ * One step of the schedule that runs fn(argument) as a whole. It may use explore_latest_u64,
  * explore_view_is_latest, explore_fail and the scenario's ghost words.
  */
 void explore_step(void (*fn)(void *argument), void *argument, const char *name);
