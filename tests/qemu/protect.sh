@@ -56,6 +56,19 @@ counted() {
 	done
 }
 
+# recorded [seal]: the regions in the statistics are the seal, which is transaction 1 and megabytes,
+# and pages opened for a patch or closed after one; with "seal" there is nothing but the seal.
+recorded() {
+	jq -e --arg only "${1:-}" '.protect.regions as $all | [$all[] | select(.transaction == 1)] as $seal |
+		($seal | length > 0 and (map(.bytes) | add) >= 4194304) and
+		([$seal[] | .old == "rwx" and .new == "r-x"] | all) and
+		([$all[] | .reason == "kernel-seal" and .state == "stable" and .target_vtl == 0 and
+			.by_vtl == 2 and .base % 4096 == 0 and .bytes % 4096 == 0 and
+			([.old, .new] | sort) == ["r-x", "rwx"]] | all) and
+		($only != "seal" or ($seal == $all and ($all | length) == .protect.ranges))' \
+		"$STATS" >/dev/null
+}
+
 if mode bare; then
 	attack bare 6.12 2 ''
 	well && quiet && outcome landed 2
@@ -67,6 +80,8 @@ if mode paravisor; then
 	ok "6.12, 2 CPUs, without --protect: every write lands"
 	jq -e '.protect.denied == 0 and .protect.transactions == 0' "$STATS" >/dev/null
 	ok "6.12, 2 CPUs, without --protect: nothing is changed or denied"
+	jq -e '[.protect.regions[] | select(.reason == "kernel-seal")] | length == 0' "$STATS" >/dev/null
+	ok "6.12, 2 CPUs, without --protect: no region is sealed"
 
 	# One of them where it was linked to be, and with page tables of their own for programs.
 	for what in '6.12 1' '6.12 2 nokaslr pti=on' '6.12 4' '6.1 2'; do
@@ -81,6 +96,8 @@ if mode paravisor; then
 		ok "$what, --protect kernel: no write lands"
 		counted "$cpus"
 		ok "$what, --protect kernel: each is reported"
+		recorded
+		ok "$what, --protect kernel: the statistics show what was sealed, and why"
 	done
 
 	# Processors leave and come back, which patches and starts what was sealed meanwhile.
@@ -89,6 +106,8 @@ if mode paravisor; then
 	[ "$status" -eq 0 ] && printed '^demo: ok$' && quiet &&
 		jq -e '.protect.transactions == 1 and .protect.denied == 0' "$STATS" >/dev/null
 	ok "6.12, 4 CPUs: one change seals, and taking processors off and on needs nothing denied"
+	recorded seal
+	ok "6.12, 4 CPUs: the statistics show that change, and nothing else"
 
 	# A kernel that does not protect itself is not sealed, which must not go unsaid.
 	run paravisor 240 --cpus 1 --protect kernel \
