@@ -13,4 +13,4 @@ $(PATH_PLUGINS): $(B)/bench/%.so: bench/path/%.c bench/path/plugin.c bench/path/
 .PHONY: bench-path
 bench-path: all guest $(PATH_PLUGINS) ## count instructions and pages from an exit to the next entry
 	$(Q)bench/path/measure --parapet $(B)/parapet --plugins $(B)/bench \
-		--output $(B)/bench/path.json
+		--output $(B)/bench/path.json --rounds $(ROUNDS)

@@ -1,10 +1,11 @@
 /*
  * A plugin of QEMU's: how much of Parapet runs between an exit of a guest and its next entry. Counts
  * instructions, translated blocks, and pages that are executed and that are read or written, each
- * once, and keeps the stay with the fewest instructions for each block of the guest that exited.
+ * once, and keeps stays apart by the block of the guest that exited and by their instructions. A stay
+ * has more than one entry where the guest exits again before it executes anything.
  * One processor. At the end a line for each, in FILE:
  *
- *	GUEST_PC STAYS INSTRUCTIONS BLOCKS PAGES_EXECUTED PAGES_OTHER
+ *	GUEST_PC STAYS ENTRIES INSTRUCTIONS BLOCKS PAGES_EXECUTED PAGES_OTHER
  *
  *	-plugin path.so,out=FILE
  */
@@ -19,7 +20,7 @@
 #define IMAGE_BASE  0xffffffff80000000u /* arch/x86/layout.h; the guest's kernel lies below */
 #define PAGE_MASK   (~0xfffull)
 #define NUMBERS_MAX 4096
-#define EXITS_MAX   4096
+#define STAYS_MAX   16384
 
 /* Different numbers, each once. */
 struct numbers {
@@ -31,12 +32,12 @@ struct stay {
 	uint64_t guest; /* the block that exited */
 	uint64_t times;
 	uint64_t instructions;
-	uint32_t blocks, executed, other;
+	uint32_t entries, blocks, executed, other;
 };
 
 static struct numbers blocks, executed, other;
-static struct stay stays[EXITS_MAX];
-static uint32_t stay_count;
+static struct stay stays[STAYS_MAX];
+static uint32_t stay_count, entries;
 static uint64_t instructions, guest;
 static bool inside;
 
@@ -53,25 +54,30 @@ static void begin_stay(void)
 {
 	blocks.count = executed.count = other.count = 0;
 	instructions = 0;
+	entries = 0;
 }
 
 static void end_stay(void)
 {
 	struct stay *stay = stays;
 
-	while (stay < stays + stay_count && stay->guest != guest)
+	while (stay < stays + stay_count &&
+		(stay->guest != guest || stay->instructions != instructions))
 		stay++;
-	if (stay == stays + EXITS_MAX)
+	if (stay == stays + STAYS_MAX)
 		return;
-	if (stay == stays + stay_count)
-		stays[stay_count++] = (struct stay){.guest = guest, .instructions = UINT64_MAX};
+	if (stay == stays + stay_count) {
+		stay_count++;
+		*stay = (struct stay){
+			.guest = guest,
+			.instructions = instructions,
+			.entries = entries,
+			.blocks = blocks.count,
+			.executed = executed.count,
+			.other = other.count,
+		};
+	}
 	stay->times++;
-	if (instructions >= stay->instructions)
-		return;
-	stay->instructions = instructions;
-	stay->blocks = blocks.count;
-	stay->executed = executed.count;
-	stay->other = other.count;
 }
 
 static void block_runs(unsigned int vcpu, void *data)
@@ -100,6 +106,21 @@ static void instruction_runs(unsigned int vcpu, void *data)
 	note(&executed, (uint64_t)data & PAGE_MASK);
 }
 
+static void entry_runs(unsigned int vcpu, void *data)
+{
+	(void)vcpu;
+	(void)data;
+	entries++;
+}
+
+static bool is_entry(const struct qemu_plugin_insn *insn)
+{
+	static const uint8_t vmrun[] = {0x0f, 0x01, 0xd8};
+
+	return qemu_plugin_insn_size(insn) == sizeof(vmrun) &&
+		memcmp(qemu_plugin_insn_data(insn), vmrun, sizeof(vmrun)) == 0;
+}
+
 static void memory_used(unsigned int vcpu, uint32_t info, uint64_t address, void *data)
 {
 	(void)vcpu;
@@ -117,6 +138,8 @@ void plugin_translated(struct qemu_plugin_tb *tb)
 
 		qemu_plugin_register_vcpu_insn_exec_cb(
 			insn, instruction_runs, 0, (void *)qemu_plugin_insn_vaddr(insn));
+		if (is_entry(insn))
+			qemu_plugin_register_vcpu_insn_exec_cb(insn, entry_runs, 0, NULL);
 		qemu_plugin_register_vcpu_mem_cb(insn, memory_used, 0, PLUGIN_READ_OR_WRITE, NULL);
 	}
 }
@@ -124,6 +147,7 @@ void plugin_translated(struct qemu_plugin_tb *tb)
 void plugin_write(FILE *file)
 {
 	for (const struct stay *stay = stays; stay < stays + stay_count; stay++)
-		fprintf(file, "%" PRIx64 " %" PRIu64 " %" PRIu64 " %u %u %u\n", stay->guest,
-			stay->times, stay->instructions, stay->blocks, stay->executed, stay->other);
+		fprintf(file, "%" PRIx64 " %" PRIu64 " %u %" PRIu64 " %u %u %u\n", stay->guest,
+			stay->times, stay->entries, stay->instructions, stay->blocks,
+			stay->executed, stay->other);
 }
