@@ -12,6 +12,10 @@
 #define FXSAVE_BYTES 512u
 #define RESTORES     64u /* between two looks at whether it is over */
 
+/*
+ * Relaxed: the first hands over nothing but itself, and the second is read behind cpu_call_wait(), whose
+ * acquire pairs with the release of the processor that comes back.
+ */
 static atomic_bool leave;
 static _Atomic uint32_t changed;
 

@@ -200,7 +200,8 @@ static void test_dtc_is_silent(void **state)
 /* A tree from source, into `tree`; its bytes. */
 static size_t tree_from(const char *source)
 {
-	char path[] = "/tmp/test_handover_XXXXXX", command[200];
+	char path[] = "/tmp/test_handover_XXXXXX"; /* mkstemp() replaces the six X */
+	char command[200];
 	int file = mkstemp(path);
 	FILE *dtc;
 	size_t bytes;

@@ -117,6 +117,16 @@ static uint16_t modify(
 	return hv_modify_protection(&vp, &input);
 }
 
+/* A call whose count is `before`: it says `status`, and `after` is what is done. */
+static void expect_call(const uint64_t *pages, uint32_t first, uint32_t count, uint32_t before,
+	uint16_t status, uint32_t after)
+{
+	uint32_t done = before;
+
+	assert_int_equal(modify(MAP_READ, pages, first, count, &done), status);
+	assert_int_equal(done, after);
+}
+
 static uint32_t access_at(uint64_t page)
 {
 	return protect_access(&partition.protect, VTL0, GPA(page * PAGE_SIZE));
@@ -132,22 +142,17 @@ static void expect_none(const uint64_t *pages, uint32_t count)
 static void test_no_memory(void **state)
 {
 	const uint64_t pages[] = {FIRST, FIRST + 1, FAR, FIRST + 2};
-	uint32_t done = UNTOUCHED;
 
 	(void)state;
 	start(2);
 	/* The first two elements have memory, the third has not: none is done, and none is counted. */
-	assert_int_equal(modify(MAP_READ, pages, 0, 4, &done), 11);
-	assert_int_equal(done, UNTOUCHED);
+	expect_call(pages, 0, 4, UNTOUCHED, 11, UNTOUCHED);
 	expect_none(pages, 4);
 	/* A list that goes on counts what was done before, and no more. */
-	done = 1;
-	assert_int_equal(modify(MAP_READ, pages, 1, 4, &done), 11);
-	assert_int_equal(done, 1);
+	expect_call(pages, 1, 4, 1, 11, 1);
 	expect_none(pages, 4);
 	/* The part that there is memory for can be done. */
-	assert_int_equal(modify(MAP_READ, pages, 0, 2, &done), 0);
-	assert_int_equal(done, 2);
+	expect_call(pages, 0, 2, UNTOUCHED, 0, 2);
 	assert_int_equal(access_at(FIRST + 1), ACCESS_READ);
 	assert_int_equal(access_at(FAR), ACCESS_ALL);
 	npt_arena_fini(&arena);
@@ -157,18 +162,15 @@ static void test_no_memory(void **state)
 static void test_no_memory_before_a_bad_page(void **state)
 {
 	const uint64_t pages[] = {FIRST, FAR, HOLE};
-	uint32_t done = UNTOUCHED;
 
 	(void)state;
 	start(2);
-	assert_int_equal(modify(MAP_READ, pages, 0, 3, &done), 11);
-	assert_int_equal(done, UNTOUCHED);
+	expect_call(pages, 0, 3, UNTOUCHED, 11, UNTOUCHED);
 	expect_none(pages, 2);
 	npt_arena_fini(&arena);
 
 	start(4);
-	assert_int_equal(modify(MAP_READ, pages, 0, 3, &done), 5);
-	assert_int_equal(done, 2);
+	expect_call(pages, 0, 3, UNTOUCHED, 5, 2);
 	assert_int_equal(access_at(FIRST), ACCESS_READ);
 	assert_int_equal(access_at(FAR), ACCESS_READ);
 	npt_arena_fini(&arena);
