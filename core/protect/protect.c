@@ -146,7 +146,7 @@ static void protect_note_withheld(struct protect *protect, const struct protect_
 		&protect->withheld[batch->target], ACCESS_ALL & ~given, memory_order_relaxed);
 }
 
-static bool protect_access_is_good(const struct protect *protect, enum vtl target, uint32_t access)
+bool protect_can(const struct protect *protect, enum vtl target, uint32_t access)
 {
 	return !(access & ~ACCESS_ALL) && protect->ops->can(protect->platform, target, access);
 }
@@ -162,7 +162,7 @@ enum protect_status protect_map(
 		return PROTECT_BAD_CALLER;
 	if (!protect_range_is_good(base.value, bytes))
 		return PROTECT_BAD_RANGE;
-	if (!protect_access_is_good(protect, target, access))
+	if (!protect_can(protect, target, access))
 		return PROTECT_BAD_ACCESS;
 	if (!protect->ops->prepare(protect->platform, &batch))
 		return PROTECT_NO_MEMORY;
@@ -249,7 +249,7 @@ enum protect_status protect_add(struct protect *protect, struct protect_transact
 	if (!protect_range_is_good(base.value, bytes) ||
 		!protect_range_is_ram(protect, base.value, bytes))
 		return PROTECT_BAD_RANGE;
-	if (!protect_access_is_good(protect, transaction->target, access))
+	if (!protect_can(protect, transaction->target, access))
 		return PROTECT_BAD_ACCESS;
 	/*
 	 * Looked at again when it counts; here so that the caller learns which range it is. Relaxed,

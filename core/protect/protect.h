@@ -210,6 +210,9 @@ void protect_set_observers(
 enum protect_status protect_map(
 	struct protect *protect, enum vtl target, gpa_t base, uint64_t bytes, uint32_t access);
 
+/* Can this machine hold `target` to exactly these ACCESS_ bits? */
+bool protect_can(const struct protect *protect, enum vtl target, uint32_t access);
+
 /*
  * Own VP in VTL2: an empty transaction of `by`, VTL1 or VTL2, about `target`, a VTL below it.
  * `flags`: PROTECT_NOT_SENSITIVE, PROTECT_LOCK. What is wrong with these shows in what follows.
