@@ -242,6 +242,10 @@ static bool wants_notification(struct vp *vp)
 
 void vtl_before_entry(struct vp *vp)
 {
+	if (vp->protect_suspended) {
+		vp->protect_suspended = false;
+		protect_note_ended(&vp->partition->protect, vp->id);
+	}
 	vp->partition->ops->offer_interrupt(vp->platform, vtl_apic_offer(vp));
 	vp->partition->ops->notify_interrupts(vp->platform, wants_notification(vp));
 }
