@@ -67,21 +67,21 @@ static bool page_moves(uint64_t before, uint64_t value)
 }
 
 /*
- * VTL0's pages: nobody may change what VTL0 can do with them any more, until overlay_drop. Who could do
- * VTL1's any harm is who owns them.
+ * VTL0's pages: what VTL0 can do with them may not be changed any more, but to what they are for, until
+ * overlay_drop. Who could do VTL1's any harm is who owns them.
  */
-static bool overlay_pin(struct vp *vp, enum vtl vtl, uint64_t value)
+static bool overlay_pin(struct vp *vp, enum vtl vtl, enum protect_pin kind, uint64_t value)
 {
 	return vtl != VTL0 ||
 		protect_pin(&vp->partition->protect, vp->id, GPA(value & PAGE_MASK), PAGE_SIZE,
-			PROTECT_PIN_OVERLAY, VTL2) == PROTECT_DONE;
+			kind, VTL2) == PROTECT_DONE;
 }
 
-static void overlay_drop(struct vp *vp, enum vtl vtl, uint64_t value)
+static void overlay_drop(struct vp *vp, enum vtl vtl, enum protect_pin kind, uint64_t value)
 {
 	if (vtl == VTL0) {
 		protect_unpin(&vp->partition->protect, vp->id, GPA(value & PAGE_MASK), PAGE_SIZE,
-			PROTECT_PIN_OVERLAY, VTL2);
+			kind, VTL2);
 	}
 }
 
@@ -89,52 +89,60 @@ static void overlay_drop(struct vp *vp, enum vtl vtl, uint64_t value)
  * The guest's page that an MSR names, pinned; NULL if there is no such page, it is not plain memory,
  * or not the VTL's to write.
  */
-static void *overlay_place(struct vp *vp, enum vtl vtl, uint64_t value)
+static void *overlay_place(struct vp *vp, enum vtl vtl, enum protect_pin kind, uint64_t value)
 {
 	void *page = NULL;
 
-	if (overlay_pin(vp, vtl, value)) {
+	if (overlay_pin(vp, vtl, kind, value)) {
 		page = guest_ram_of(
 			vp, vtl, GPA(value & PAGE_MASK), PAGE_SIZE, ACCESS_READ | ACCESS_WRITE);
 		if (!page) {
-			overlay_drop(vp, vtl, value);
+			overlay_drop(vp, vtl, kind, value);
 		}
 	}
 	return page;
 }
 
+/* What an MSR of the whole partition puts into the page that it names. */
+struct page_msr {
+	enum protect_pin kind;
+	uint64_t locked; /* a bit that ends its being written */
+	void (*fill)(const struct vp *vp, uint8_t *page);
+};
+
 /*
- * Gives an MSR of the whole partition its new value, and moves the page that it names. False: that
- * is no page for it, or a bit of `locked` is set in the MSR.
+ * Gives such an MSR its new value, and moves the page. False: that is no page for it, or the MSR is
+ * locked.
  */
-static bool write_page_msr(struct vp *vp, enum vtl vtl, struct atomic_u64 *msr, uint64_t value,
-	uint64_t locked, void (*fill)(const struct vp *vp, uint8_t *page))
+static bool write_page_msr(struct vp *vp, enum vtl vtl, const struct page_msr *page_msr,
+	struct atomic_u64 *msr, uint64_t value)
 {
+	enum protect_pin kind = page_msr->kind;
 	uint64_t before = load(msr);
 
 	for (;;) {
 		uint64_t seen = before;
 
-		if (seen & locked) {
+		if (seen & page_msr->locked) {
 			return false;
 		}
 		if (page_moves(seen, value)) {
-			uint8_t *page = overlay_place(vp, vtl, value);
+			uint8_t *page = overlay_place(vp, vtl, kind, value);
 
 			if (!page) {
 				return false;
 			}
 			/* The content first: another VP may be using it where it already was. */
-			fill(vp, page);
+			page_msr->fill(vp, page);
 		}
 		if (atomic_u64_compare_exchange(msr, &before, value, memory_order_relaxed)) {
 			if (page_moves(value, seen)) {
-				overlay_drop(vp, vtl, seen);
+				overlay_drop(vp, vtl, kind, seen);
 			}
 			return true;
 		}
 		if (page_moves(seen, value)) {
-			overlay_drop(vp, vtl, value); /* another VP has been faster */
+			overlay_drop(vp, vtl, kind, value); /* another VP has been faster */
 		}
 	}
 }
@@ -148,6 +156,12 @@ static void fill_hypercall_page(const struct vp *vp, uint8_t *page)
 	__builtin_memset(page + bytes, 0xcc, PAGE_SIZE - bytes);
 }
 
+static const struct page_msr hypercall_page = {
+	.kind = PROTECT_PIN_OVERLAY_CODE,
+	.locked = HYPERCALL_LOCKED,
+	.fill = fill_hypercall_page,
+};
+
 /* TLFS, "Establishing the Hypercall Interface (x86/x64)". */
 static bool write_hypercall(struct vp *vp, enum vtl vtl, uint64_t value)
 {
@@ -158,8 +172,7 @@ static bool write_hypercall(struct vp *vp, enum vtl vtl, uint64_t value)
 	if (!hv_guest_is_identified(vtl)) {
 		value &= ~HYPERCALL_ENABLE;
 	}
-	return write_page_msr(
-		vp, vtl, &hv.vtl[vtl].hypercall, value, HYPERCALL_LOCKED, fill_hypercall_page);
+	return write_page_msr(vp, vtl, &hypercall_page, &hv.vtl[vtl].hypercall, value);
 }
 
 static void write_guest_os_id(struct vp *vp, enum vtl vtl, uint64_t value)
@@ -170,7 +183,7 @@ static void write_guest_os_id(struct vp *vp, enum vtl vtl, uint64_t value)
 			&hv.vtl[vtl].hypercall, ~HYPERCALL_ENABLE, memory_order_relaxed);
 
 		if (before & HYPERCALL_ENABLE) {
-			overlay_drop(vp, vtl, before);
+			overlay_drop(vp, vtl, PROTECT_PIN_OVERLAY_CODE, before);
 		}
 	}
 }
@@ -209,17 +222,22 @@ static void fill_reference_page(const struct vp *vp, uint8_t *memory)
 	page->sequence = 1;
 }
 
+static const struct page_msr reference_tsc = {
+	.kind = PROTECT_PIN_OVERLAY_DATA,
+	.fill = fill_reference_page,
+};
+
 /* TLFS, "Reference Time Stamp Counter (TSC) Page Register". */
 static bool write_reference_tsc(struct vp *vp, enum vtl vtl, uint64_t value)
 {
 	return vp->partition->tsc_is_invariant && !(value & PAGE_RESERVED) &&
-		write_page_msr(vp, vtl, &hv.vtl[vtl].reference_tsc, value, 0, fill_reference_page);
+		write_page_msr(vp, vtl, &reference_tsc, &hv.vtl[vtl].reference_tsc, value);
 }
 
 bool hv_page_move(struct vp *vp, enum vtl vtl, uint64_t before, uint64_t value)
 {
 	if (page_moves(before, value)) {
-		void *page = overlay_place(vp, vtl, value);
+		void *page = overlay_place(vp, vtl, PROTECT_PIN_OVERLAY_DATA, value);
 
 		if (!page) {
 			return false;
@@ -227,7 +245,7 @@ bool hv_page_move(struct vp *vp, enum vtl vtl, uint64_t before, uint64_t value)
 		__builtin_memset(page, 0, PAGE_SIZE);
 	}
 	if (page_moves(value, before)) {
-		overlay_drop(vp, vtl, before);
+		overlay_drop(vp, vtl, PROTECT_PIN_OVERLAY_DATA, before);
 	}
 	return true;
 }

@@ -129,29 +129,42 @@ uint16_t hv_modify_protection(struct vp *vp, const struct hv_input *input)
 	return status_of(added);
 }
 
-/* As much of the span as there is up to a page that is pinned; the pages behind it too. */
+/*
+ * A page that refuses the default: it gets what it is for, so that nothing stays both written and
+ * executed; the mailbox's stays as it is.
+ */
+static enum protect_status add_pinned(struct vp *vp, uint64_t page)
+{
+	static const uint32_t uses[] = {ACCESS_READ | ACCESS_WRITE, ACCESS_READ | ACCESS_EXECUTE};
+	enum protect_status status = PROTECT_OVERLAY_PAGE;
+
+	for (uint32_t i = 0; i < ARRAY_SIZE(uses) && status == PROTECT_OVERLAY_PAGE; i++) {
+		status = add(vp, page, PAGE_SIZE, uses[i]);
+	}
+	return status == PROTECT_OVERLAY_PAGE || status == PROTECT_LOCKED ? PROTECT_DONE : status;
+}
+
+/* The span with the default, but for pages that are pinned. */
 static enum protect_status add_around_pins(
 	struct vp *vp, uint64_t base, uint64_t end, uint32_t access)
 {
-	while (base < end) {
-		uint64_t stop = end;
-		enum protect_status status = add(vp, base, end - base, access);
+	enum protect_status status = PROTECT_DONE;
 
+	while (base < end && protect_ok(status)) {
+		uint64_t stop = end;
+
+		status = add(vp, base, end - base, access);
 		while (status == PROTECT_OVERLAY_PAGE || status == PROTECT_LOCKED) {
 			stop = ALIGN_DOWN(vp->protect.failed, PAGE_SIZE);
-			if (stop <= base) {
-				stop = base;
-				break;
-			}
-			status = add(vp, base, stop - base, access);
+			status = stop <= base ? PROTECT_DONE : add(vp, base, stop - base, access);
 		}
-		if (stop > base && !protect_ok(status)) {
-			return status;
+		base = stop;
+		if (base < end && protect_ok(status)) {
+			status = add_pinned(vp, base);
+			base += PAGE_SIZE;
 		}
-		/* The pinned page itself is left out. */
-		base = stop == end ? end : stop + PAGE_SIZE;
 	}
-	return PROTECT_DONE;
+	return status;
 }
 
 uint16_t hv_protect_default(struct vp *vp, uint32_t access)

@@ -11,8 +11,9 @@
 bool hv_map_flags_access(const struct partition *partition, uint32_t flags, uint32_t *access);
 
 /*
- * VTL1's default for all of VTL0's memory, but for pages that Parapet shares with the guest: those stay
- * as they are. Returns a status; if it is not success, nothing has changed.
+ * VTL1's default for all of VTL0's memory. Pages that Parapet shares with VTL0 get what they are for in
+ * its place: the hypercall page is read and executed, the others are read and written, the mailbox's
+ * stays as it is. Returns a status; if it is not success, nothing has changed.
  */
 uint16_t hv_protect_default(struct vp *vp, uint32_t access);
 

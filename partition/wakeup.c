@@ -165,20 +165,26 @@ gpa_t wakeup_init(struct partition *partition, const struct wakeup_pages *pages,
 	return wakeup.on ? rsdp : GPA(0);
 }
 
+/* What the guest may do with pages of its that are Parapet's to write, for good. */
+static void pin(struct partition *partition, gpa_t base, uint64_t bytes, enum protect_pin kind,
+	uint32_t access)
+{
+	partition_map(partition, base, bytes, access);
+	if (protect_pin(&partition->protect, 0, base, bytes, kind, VTL2) != PROTECT_DONE) {
+		fault_stop("no room to pin the mailbox");
+	}
+}
+
 void wakeup_protect(struct partition *partition, const struct wakeup_pages *pages)
 {
 	if (!wakeup.on) {
 		return;
 	}
-	/* Writes exit; nothing is ever executed there. */
-	partition_map(partition, pages->mailbox, PAGE_SIZE, ACCESS_READ);
-	partition_map(partition, wakeup.reset_vector, PAGE_SIZE, ACCESS_READ);
-	if (protect_pin(&partition->protect, 0, pages->mailbox, PAGE_SIZE, PROTECT_PIN_OVERLAY,
-		    VTL2) != PROTECT_DONE ||
-		protect_pin(&partition->protect, 0, pages->ap_pages, pages->ap_bytes,
-			PROTECT_PIN_OVERLAY, VTL2) != PROTECT_DONE) {
-		fault_stop("no room to pin the mailbox");
-	}
+	/* Writes exit, but those to the tables; nothing is ever executed there. */
+	pin(partition, pages->mailbox, PAGE_SIZE, PROTECT_PIN_OVERLAY, ACCESS_READ);
+	pin(partition, wakeup.reset_vector, PAGE_SIZE, PROTECT_PIN_OVERLAY, ACCESS_READ);
+	pin(partition, pages->ap_pages, wakeup.reset_vector.value - pages->ap_pages.value,
+		PROTECT_PIN_OVERLAY_DATA, ACCESS_READ | ACCESS_WRITE);
 }
 
 bool wakeup_overlaps(gpa_t gpa, uint64_t bytes)

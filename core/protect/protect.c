@@ -258,9 +258,11 @@ enum protect_status protect_add(struct protect *protect, struct protect_transact
 	 */
 	if (atomic_u64_load(&protect->pinned, memory_order_relaxed) &
 		protect_region_shards(base.value, bytes)) {
+		const struct protect_range range = {
+			.base = base.value, .bytes = bytes, .access = (uint8_t)access};
+
 		protect_lock_records(protect, transaction->vp);
-		status = protect_pins_check(
-			protect, transaction->by, base.value, bytes, &transaction->failed);
+		status = protect_pins_check(protect, transaction->by, &range, &transaction->failed);
 		protect_unlock_records(protect, transaction->vp);
 	}
 	if (status != PROTECT_DONE)
@@ -280,8 +282,8 @@ static enum protect_status protect_open(
 	protect_lock_records(protect, transaction->vp);
 	protect_records_collect(protect);
 	for (uint32_t i = 0; i < transaction->count && status == PROTECT_DONE; i++)
-		status = protect_pins_check(protect, transaction->by, transaction->range[i].base,
-			transaction->range[i].bytes, &transaction->failed);
+		status = protect_pins_check(
+			protect, transaction->by, &transaction->range[i], &transaction->failed);
 	if (status == PROTECT_DONE &&
 		protect->pin_count + protect->pin_reserved + pins > protect->pin_room)
 		status = PROTECT_FULL;

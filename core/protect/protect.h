@@ -82,6 +82,8 @@ struct protect_span {
 
 enum protect_pin {
 	PROTECT_PIN_OVERLAY, /* a page that Parapet shares with the guest: nobody may change it */
+	PROTECT_PIN_OVERLAY_DATA, /* the same, but to what it is for: reading and writing */
+	PROTECT_PIN_OVERLAY_CODE, /* the same, but to reading and executing */
 	PROTECT_PIN_LOCK, /* VTLs below the one that pinned it may not change it */
 };
 
@@ -270,9 +272,10 @@ static inline bool protect_may(
 }
 
 /*
- * Own VP in VTL2: changes of [base, base + bytes) are refused from now on, PROTECT_PIN_OVERLAY to
- * everybody, PROTECT_PIN_LOCK to VTLs below `by`. Waits for a change under way. The same range may
- * be pinned several times. PROTECT_DONE, BAD_RANGE or FULL.
+ * Own VP in VTL2: changes of [base, base + bytes) are refused from now on, PROTECT_PIN_OVERLAY and
+ * its like to everybody, PROTECT_PIN_LOCK to VTLs below `by`. Waits for a change under way. The same
+ * range may be pinned several times. PROTECT_DONE, BAD_RANGE, FULL, or OVERLAY_PAGE: a page is pinned
+ * as an overlay of another kind.
  */
 enum protect_status protect_pin(struct protect *protect, vp_id_t vp, gpa_t base, uint64_t bytes,
 	enum protect_pin kind, enum vtl by);

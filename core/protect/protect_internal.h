@@ -24,9 +24,9 @@ static inline void protect_unlock_records(struct protect *protect, vp_id_t vp)
 	protect_unlock_set(protect, vp, PROTECT_LAYER_RECORD, 1);
 }
 
-/* Is there anything in the range that `by` may not change? Under the record lock. */
-enum protect_status protect_pins_check(const struct protect *protect, enum vtl by, uint64_t base,
-	uint64_t bytes, uint64_t *failed);
+/* Is there anything in the range that `by` may not change to `access`? Under the record lock. */
+enum protect_status protect_pins_check(const struct protect *protect, enum vtl by,
+	const struct protect_range *range, uint64_t *failed);
 
 /* Puts a pin in; the caller has looked that there is room. Under the record lock. */
 void protect_pins_insert(struct protect *protect, const struct protect_pinned *pin);

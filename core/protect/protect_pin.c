@@ -4,24 +4,52 @@
  */
 #include "core/protect/protect_internal.h"
 
-static bool protect_pin_refuses(const struct protect_pinned *pin, enum vtl by)
+static bool protect_pin_refuses(const struct protect_pinned *pin, enum vtl by, uint32_t access)
 {
-	return pin->kind == PROTECT_PIN_OVERLAY || by < pin->by;
+	switch (pin->kind) {
+	case PROTECT_PIN_OVERLAY_DATA:
+		return access != (ACCESS_READ | ACCESS_WRITE);
+	case PROTECT_PIN_OVERLAY_CODE:
+		return access != (ACCESS_READ | ACCESS_EXECUTE);
+	case PROTECT_PIN_LOCK:
+		return by < pin->by;
+	case PROTECT_PIN_OVERLAY:
+		break;
+	}
+	return true;
 }
 
-enum protect_status protect_pins_check(
-	const struct protect *protect, enum vtl by, uint64_t base, uint64_t bytes, uint64_t *failed)
+static bool protect_pin_meets(const struct protect_pinned *pin, uint64_t base, uint64_t bytes)
+{
+	return pin->base < base + bytes && base < pin->base + pin->bytes;
+}
+
+enum protect_status protect_pins_check(const struct protect *protect, enum vtl by,
+	const struct protect_range *range, uint64_t *failed)
 {
 	for (uint32_t i = 0; i < protect->pin_count; i++) {
 		const struct protect_pinned *pin = &protect->pin[i];
 
-		if (pin->base >= base + bytes || base >= pin->base + pin->bytes ||
-			!protect_pin_refuses(pin, by))
+		if (!protect_pin_meets(pin, range->base, range->bytes) ||
+			!protect_pin_refuses(pin, by, range->access))
 			continue;
-		*failed = pin->base > base ? pin->base : base;
-		return pin->kind == PROTECT_PIN_OVERLAY ? PROTECT_OVERLAY_PAGE : PROTECT_LOCKED;
+		*failed = pin->base > range->base ? pin->base : range->base;
+		return pin->kind == PROTECT_PIN_LOCK ? PROTECT_LOCKED : PROTECT_OVERLAY_PAGE;
 	}
 	return PROTECT_DONE;
+}
+
+/* Does the page serve as something else already? There would be no permission that both can have. */
+static bool protect_pin_clashes(const struct protect *protect, const struct protect_pinned *new)
+{
+	for (uint32_t i = 0; i < protect->pin_count; i++) {
+		const struct protect_pinned *pin = &protect->pin[i];
+
+		if (protect_pin_meets(pin, new->base, new->bytes) && pin->kind != new->kind &&
+			pin->kind != PROTECT_PIN_LOCK &&new->kind != PROTECT_PIN_LOCK)
+			return true;
+	}
+	return false;
 }
 
 void protect_pins_insert(struct protect *protect, const struct protect_pinned *pin)
@@ -53,7 +81,9 @@ enum protect_status protect_pin(struct protect *protect, vp_id_t vp, gpa_t base,
 	shards = protect_region_shards(base.value, bytes);
 	protect_lock_set(protect, vp, PROTECT_LAYER_REGION, shards);
 	protect_lock_records(protect, vp);
-	if (protect->pin_count + protect->pin_reserved < protect->pin_room) {
+	if (protect_pin_clashes(protect, &pin)) {
+		status = PROTECT_OVERLAY_PAGE;
+	} else if (protect->pin_count + protect->pin_reserved < protect->pin_room) {
 		protect_pins_insert(protect, &pin);
 		status = PROTECT_DONE;
 	}

@@ -24,7 +24,7 @@ static struct atomic_u64 waiters[TLBLOCK_WAITERS_NEEDED(1)];
 static struct flush_vp flush_vps[1];
 static struct protect_vp protect_vps[1];
 static struct block_region regions[PROTECT_REGIONS(1)];
-static struct protect_pinned pins[1];
+static struct protect_pinned pins[4];
 static struct partition partition;
 static struct vp vp;
 
@@ -237,6 +237,55 @@ static void test_masks(void **state)
 	ops = &npt_protect_ops;
 }
 
+static void pin(uint64_t page, enum protect_pin kind)
+{
+	assert_int_equal(
+		protect_pin(&partition.protect, 0, GPA(page * PAGE_SIZE), PAGE_SIZE, kind, VTL2),
+		PROTECT_DONE);
+}
+
+/* Pages that Parapet shares take what they are for and nothing else, and the default gives them that. */
+static void test_overlays_are_never_written_and_executed(void **state)
+{
+	const uint64_t code[] = {FIRST}, data[] = {FIRST + 1}, both[] = {FIRST + 1, FIRST};
+	uint32_t done = UNTOUCHED;
+
+	(void)state;
+	start(8);
+	partition.ram = (struct memory_span_list){.count = 1, .span = {{0, 3 * SIZE_1G}}};
+	pin(FIRST, PROTECT_PIN_OVERLAY_CODE);
+	pin(FIRST + 1, PROTECT_PIN_OVERLAY_DATA);
+	pin(FAR, PROTECT_PIN_OVERLAY);
+	for (uint32_t flags = 0; flags < 16; flags++) {
+		if (flags != 0 && flags != 1 && flags != 3 && flags != 13 && flags != 15)
+			continue;
+		assert_int_equal(modify(flags, code, 0, 1, &done), flags == 13 ? 0 : 8);
+		assert_int_equal(modify(flags, data, 0, 1, &done), flags == 3 ? 0 : 8);
+	}
+	assert_int_equal(access_at(FIRST), ACCESS_READ | ACCESS_EXECUTE);
+	assert_int_equal(access_at(FIRST + 1), ACCESS_READ | ACCESS_WRITE);
+	done = UNTOUCHED;
+	assert_int_equal(modify(3, both, 0, 2, &done), 8);
+	assert_int_equal(done, 1);
+
+	/* VTL1 has them all again, and makes nothing executable. */
+	protect_unpin(&partition.protect, 0, GPA(FIRST * PAGE_SIZE), PAGE_SIZE,
+		PROTECT_PIN_OVERLAY_CODE, VTL2);
+	assert_int_equal(modify(15, code, 0, 1, &done), 0);
+	pin(FIRST, PROTECT_PIN_OVERLAY_CODE);
+	assert_int_equal(hv_protect_default(&vp, ACCESS_READ | ACCESS_WRITE), 0);
+	assert_int_equal(access_at(FIRST), ACCESS_READ | ACCESS_EXECUTE);
+	assert_int_equal(access_at(FAR), ACCESS_ALL);
+	for (uint64_t page = 0; page < 16; page++) {
+		if (page != FIRST)
+			assert_int_equal(access_at(page), ACCESS_READ | ACCESS_WRITE);
+	}
+	assert_int_equal(access_at(FAR - 1), ACCESS_READ | ACCESS_WRITE);
+	assert_int_equal(access_at(FAR + 1), ACCESS_READ | ACCESS_WRITE);
+	assert_int_equal(access_at(HOLE - 1), ACCESS_READ | ACCESS_WRITE);
+	npt_arena_fini(&arena);
+}
+
 /* The default for all memory with a page left out, which large pages have to be split for. */
 static void test_no_memory_for_the_default(void **state)
 {
@@ -260,6 +309,7 @@ int main(void)
 		cmocka_unit_test(test_no_memory),
 		cmocka_unit_test(test_no_memory_before_a_bad_page),
 		cmocka_unit_test(test_overlay_in_the_middle),
+		cmocka_unit_test(test_overlays_are_never_written_and_executed),
 		cmocka_unit_test(test_masks),
 		cmocka_unit_test(test_no_memory_for_the_default),
 	};

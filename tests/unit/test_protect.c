@@ -463,6 +463,40 @@ static void test_pins(void **state)
 	assert_int_equal(access_at(0), RW);
 }
 
+static enum protect_status pin_page(uint64_t base, enum protect_pin kind)
+{
+	return protect_pin(&protect, 0, GPA(base), PAGE_SIZE, kind, VTL2);
+}
+
+/* Overlays that take what they are for, and cannot be two things at once. */
+static void test_pins_for_a_use(void **state)
+{
+	const uint32_t rx = ACCESS_READ | ACCESS_EXECUTE;
+
+	(void)state;
+	assert_int_equal(pin_page(0, PROTECT_PIN_OVERLAY_CODE), PROTECT_DONE);
+	assert_int_equal(pin_page(0, PROTECT_PIN_OVERLAY_CODE), PROTECT_DONE);
+	assert_int_equal(pin_page(0, PROTECT_PIN_OVERLAY_DATA), PROTECT_OVERLAY_PAGE);
+	assert_int_equal(pin_page(0, PROTECT_PIN_OVERLAY), PROTECT_OVERLAY_PAGE);
+	assert_int_equal(pin_page(0, PROTECT_PIN_LOCK), PROTECT_DONE);
+	assert_int_equal(pin_page(PAGE_SIZE, PROTECT_PIN_OVERLAY_DATA), PROTECT_DONE);
+	assert_int_equal(pin_page(PAGE_SIZE, PROTECT_PIN_OVERLAY_CODE), PROTECT_OVERLAY_PAGE);
+
+	begin(0, VTL2, 0);
+	assert_int_equal(add(0, PAGE_SIZE, RW), PROTECT_OVERLAY_PAGE);
+	assert_int_equal(add(0, PAGE_SIZE, ACCESS_ALL), PROTECT_OVERLAY_PAGE);
+	assert_int_equal(add(0, 2 * PAGE_SIZE, rx), PROTECT_OVERLAY_PAGE);
+	assert_int_equal(transaction.failed, PAGE_SIZE);
+	assert_int_equal(add(0, PAGE_SIZE, rx), PROTECT_DONE);
+	assert_int_equal(add(PAGE_SIZE, 3 * PAGE_SIZE, RW), PROTECT_DONE);
+	assert_int_equal(commit(), PROTECT_DONE);
+	assert_int_equal(access_at(0), rx);
+	assert_int_equal(access_at(PAGE_SIZE), RW);
+	/* Locked besides. */
+	begin(0, VTL1, 0);
+	assert_int_equal(add(0, PAGE_SIZE, rx), PROTECT_LOCKED);
+}
+
 /* Where no pin is near, a range is added without the lock that everybody shares. */
 static void test_add_far_from_pins(void **state)
 {
@@ -1259,6 +1293,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_may, setup_two, teardown),
 		cmocka_unit_test_setup_teardown(test_may_at_start, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_pins, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_pins_for_a_use, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_add_far_from_pins, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_lock_of_a_transaction, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_locks_are_held, setup, teardown),
