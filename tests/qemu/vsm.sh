@@ -39,6 +39,8 @@ for cpus in 1 4; do
 	whole $cpus vsmcalls ""
 done
 whole 4 vsmcalls "" --vp-stride 64
+whole 4 vsmcalls "start"
+whole 2 vsmcalls "start" --ap-start sipi
 for cpus in 2 4 8; do
 	whole $cpus flips "seed=$cpus"
 	jq -e '.protect.transactions > 0 and .protect.shootdowns > 0 and .protect.denied > 0' \
