@@ -16,6 +16,7 @@
 #include "tap.h"
 #include "trap.h"
 #include "vtl.h"
+#include "wake.h"
 
 #define SIMPLE(code) ((uint64_t)(code))
 #define REP(code, n) ((uint64_t)(code) | HV_REPS(n))
@@ -800,6 +801,27 @@ static void running_test(uint32_t cpu)
 		"it was not started again, and both its levels answer");
 }
 
+/* VTL0 of one that has left through the mailbox waits again, and VTL1 does not. */
+static void offline_test(uint32_t cpu)
+{
+	struct acpi_wakeup wakeup;
+	uint64_t entries = vtl_entries(cpu);
+
+	if (!wake_find(&wakeup)) {
+		tap_note("no wakeup structure, so nobody goes offline");
+		return;
+	}
+	wake_offline_start(&cpus[cpu]);
+	tap_check(wake_test(&cpus[cpu], WAKE_LIMIT_US), "one goes offline");
+	expect(vtl_run(start_upper_run, cpu), HV_INVALID_VP_STATE,
+		"its VTL1 is started again: invalid VP state");
+	tap_check(!cpu_idle_wait(&cpus[cpu], SETTLE_US) && vtl_entries(cpu) == entries,
+		"and neither level has run");
+	expect(vtl_start(cpu, 0), HV_SUCCESS, "its VTL0 is started again");
+	tap_check(cpu_idle_wait(&cpus[cpu], LIMIT_US), "and comes up");
+	running_test(cpu);
+}
+
 /* VTL1 is there on each of them, and neither level has run. */
 static void refused_starts_test(void)
 {
@@ -809,6 +831,7 @@ static void refused_starts_test(void)
 	expect(vtl_start(1, 0), HV_SUCCESS, "and then it is started in VTL0");
 	tap_check(cpu_idle_wait(&cpus[1], LIMIT_US), "and comes up");
 	running_test(1);
+	offline_test(1);
 	for (uint32_t i = 2; i < total; i++) {
 		context_test(upper, HV_START_VP, i, 1, "VTL1 starts VTL1 with");
 		never_run_test(i);
