@@ -11,6 +11,13 @@
 #define WORD_FLAGS 1 /* HV_MAP_GPA_FLAGS; byte 12: HV_INPUT_VTL, the rest zero */
 #define VTL_SHIFT  32
 
+/* HV_MAP_GPA_FLAGS. */
+#define MAP_READ	   1u
+#define MAP_WRITE	   2u
+#define MAP_KERNEL_EXECUTE 4u
+#define MAP_USER_EXECUTE   8u
+#define MAP_ALL		   (MAP_READ | MAP_WRITE | MAP_KERNEL_EXECUTE | MAP_USER_EXECUTE)
+
 static uint16_t status_of(enum protect_status status)
 {
 	switch (status) {
@@ -34,10 +41,27 @@ static uint16_t status_of(enum protect_status status)
 	return HV_STATUS_INSUFFICIENT_MEMORY;
 }
 
+bool hv_map_flags_access(const struct partition *partition, uint32_t flags, uint32_t *access)
+{
+	*access = (flags & MAP_READ ? ACCESS_READ : 0) | (flags & MAP_WRITE ? ACCESS_WRITE : 0) |
+		(flags & MAP_KERNEL_EXECUTE ? ACCESS_EXECUTE_KERNEL : 0) |
+		(flags & MAP_USER_EXECUTE ? ACCESS_EXECUTE_USER : 0);
+	return !(flags & ~MAP_ALL) && ((flags & MAP_READ) || !(flags & MAP_WRITE)) &&
+		protect_can(&partition->protect, VTL0, *access);
+}
+
 static void begin(struct vp *vp)
 {
 	protect_begin(
 		&vp->partition->protect, &vp->protect, vp->id, VTL1, VTL0, PROTECT_VTL_MASK, 0);
+}
+
+static enum protect_status commit(struct vp *vp)
+{
+	enum protect_status status = protect_commit(&vp->partition->protect, &vp->protect);
+
+	vp->protect_suspended |= status == PROTECT_SUSPENDED;
+	return status;
 }
 
 static enum protect_status add(struct vp *vp, uint64_t base, uint64_t bytes, uint32_t access)
@@ -71,8 +95,9 @@ static uint16_t check(struct vp *vp, const struct hv_input *input, uint32_t *acc
 	if (!hv_protection_is_enabled()) {
 		return HV_STATUS_ACCESS_DENIED;
 	}
-	return hv_map_flags_access((uint32_t)word, access) ? HV_STATUS_SUCCESS
-							   : HV_STATUS_INVALID_REGISTER_VALUE;
+	return hv_map_flags_access(vp->partition, (uint32_t)word, access)
+		? HV_STATUS_SUCCESS
+		: HV_STATUS_INVALID_REGISTER_VALUE;
 }
 
 uint16_t hv_modify_protection(struct vp *vp, const struct hv_input *input)
@@ -96,7 +121,7 @@ uint16_t hv_modify_protection(struct vp *vp, const struct hv_input *input)
 			break;
 		}
 	}
-	committed = protect_commit(&vp->partition->protect, &vp->protect);
+	committed = commit(vp);
 	if (!protect_ok(committed)) {
 		return status_of(committed);
 	}
@@ -140,7 +165,7 @@ uint16_t hv_protect_default(struct vp *vp, uint32_t access)
 			vp, ram->span[i].base, ram->span[i].base + ram->span[i].bytes, access);
 	}
 	if (protect_ok(status)) {
-		status = protect_commit(&vp->partition->protect, &vp->protect);
+		status = commit(vp);
 	}
 	return status_of(status);
 }

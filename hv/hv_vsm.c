@@ -22,6 +22,7 @@
  * HV_REGISTER_VSM_CAPABILITIES, bits counted from the least significant as clients do. The TLFS's table
  * counts from the other end.
  */
+#define CAPABILITIES_DR6_SHARED		(1ull << 0)
 #define CAPABILITIES_DENY_LOWER_STARTUP (1ull << 17)
 
 /* HV_REGISTER_VSM_PARTITION_CONFIG. */
@@ -38,14 +39,6 @@
 #define SECURE_CONFIG_TLB_LOCKED (1ull << 1)
 
 #define VINA_KNOWN (VTL_VINA_VECTOR | VTL_VINA_ENABLED | VTL_VINA_AUTO_RESET | VTL_VINA_AUTO_EOI)
-
-/* HV_MAP_GPA_FLAGS. */
-#define MAP_READ	   1u
-#define MAP_WRITE	   2u
-#define MAP_KERNEL_EXECUTE 4u
-#define MAP_USER_EXECUTE   8u
-#define MAP_EXECUTE	   (MAP_KERNEL_EXECUTE | MAP_USER_EXECUTE)
-#define MAP_ALL		   (MAP_READ | MAP_WRITE | MAP_EXECUTE)
 
 /*
  * Partition-wide. Zero is how a partition begins: what begins as ones is kept inverted. All
@@ -81,8 +74,8 @@ bool hv_memory_is_zeroed_on_reset(const struct partition *partition)
 /* --- enabling --------------------------------------------------------------------------------------- */
 
 /*
- * HvCallEnablePartitionVtl. There is VTL1 and no other to enable. No feature of the flags is here: no
- * MBEC, because nested paging has one execute bit.
+ * HvCallEnablePartitionVtl. There is VTL1 and no other to enable. No feature of the flags is here: see
+ * capabilities().
  */
 uint16_t hv_enable_partition_vtl(struct vp *vp, const struct hv_input *input)
 {
@@ -174,18 +167,15 @@ bool hv_vtl_switch(struct vp *vp, uint64_t value, uint64_t control)
 
 /* --- registers -------------------------------------------------------------------------------------- */
 
-bool hv_map_flags_access(uint32_t flags, uint32_t *access)
+/*
+ * TLFS, "VSM Capabilities": what the platform has. MBEC of a VTL would be the promise that a VP's VTL1
+ * can switch the telling of kernel from user code on and off; that takes an operation of the platform,
+ * and struct platform_ops has none. Which masks a machine can hold is another matter: protect_can.
+ */
+static uint64_t capabilities(const struct partition *partition)
 {
-	uint32_t execute = flags & MAP_EXECUTE;
-
-	/* One execute bit for both modes; and who writes or executes reads as well. */
-	if ((flags & ~MAP_ALL) || (execute && execute != MAP_EXECUTE) ||
-		(flags && !(flags & MAP_READ))) {
-		return false;
-	}
-	*access = (flags & MAP_READ ? ACCESS_READ : 0) | (flags & MAP_WRITE ? ACCESS_WRITE : 0) |
-		(execute ? ACCESS_EXECUTE : 0);
-	return true;
+	return CAPABILITIES_DENY_LOWER_STARTUP |
+		(partition->ops->registers->dr6_in_block ? 0 : CAPABILITIES_DR6_SHARED);
 }
 
 static uint64_t partition_status(const struct partition *partition)
@@ -217,7 +207,7 @@ static uint16_t write_config(struct vp *vp, uint64_t value)
 		return HV_STATUS_INVALID_VTL_STATE;
 	}
 	if ((value & ~CONFIG_KNOWN) ||
-		!hv_map_flags_access(
+		!hv_map_flags_access(vp->partition,
 			(uint32_t)((value & CONFIG_MASK) >> CONFIG_MASK_SHIFT), &access) ||
 		!(access & ACCESS_READ) || !(access & ACCESS_WRITE)) {
 		return HV_STATUS_INVALID_REGISTER_VALUE;
@@ -328,8 +318,7 @@ uint16_t hv_vsm_register_get(
 		value->low = partition_status(vp->partition);
 		return HV_STATUS_SUCCESS;
 	case HV_REGISTER_VSM_CAPABILITIES:
-		/* No MBEC for any VTL, and each VTL has a DR6 of its own. */
-		value->low = CAPABILITIES_DENY_LOWER_STARTUP;
+		value->low = capabilities(vp->partition);
 		return HV_STATUS_SUCCESS;
 	case HV_REGISTER_VSM_PARTITION_CONFIG:
 		if (vtl != VTL1) {

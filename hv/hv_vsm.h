@@ -35,9 +35,6 @@ bool hv_startup_is_denied(void);
 /* Has a VTL1 secrets that a reset must not leave in memory (ZeroMemoryOnReset)? */
 bool hv_memory_is_zeroed_on_reset(const struct partition *partition);
 
-/* HV_MAP_GPA_FLAGS as a permission, if this machine can keep it: TLFS, "Memory Access Protections". */
-bool hv_map_flags_access(uint32_t flags, uint32_t *access);
-
 /* A VSM register of a VTL that is not above the caller's; statuses as HvCallGetVpRegisters has them. */
 uint16_t hv_vsm_register_get(
 	struct vp *vp, enum vtl vtl, uint32_t name, struct hv_register_value *value);

@@ -353,7 +353,8 @@ bool run_options_parse(
 
 	if (options->protect && options->vsm)
 		return tool_error_set(error,
-			"--protect kernel cannot go with --vsm: a kernel in VTL1 seals for itself");
+			"--protect kernel cannot go with --vsm, where the kernel in VTL1 seals for "
+			"itself: leave one of them out");
 	if (options->protect && options->no_paravisor)
 		return tool_error_set(error,
 			"--protect kernel is what Parapet does: it cannot go with --no-paravisor");

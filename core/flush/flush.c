@@ -76,11 +76,11 @@ static void flush_post(struct flush *flush, vp_id_t initiator, const struct flus
 	while (vpset_iter_next(&iter, &vp)) {
 		struct flush_queue *queue = &flush->vps[vp].queue[request->vtl];
 
-		if (by_range)
-			flush_queue_post_ranges(
-				queue, request->ranges, request->range_count, space);
-		else
+		if (!by_range)
 			flush_queue_post_full(queue, full);
+		else if (!flush_queue_post_ranges(
+				 queue, request->ranges, request->range_count, space))
+			flush_count(flush, initiator, COUNTER_FLUSH_FULL, 1);
 	}
 }
 

@@ -75,7 +75,7 @@ static void flush_queue_fill(
 		&slot->state, flush_slot_state(position, FLUSH_SLOT_READY), memory_order_release);
 }
 
-void flush_queue_post_ranges(
+bool flush_queue_post_ranges(
 	struct flush_queue *queue, const uint64_t *ranges, uint32_t count, uint64_t space)
 {
 	/*
@@ -88,7 +88,7 @@ void flush_queue_post_ranges(
 
 	if (position + count - head > FLUSH_RING_SLOTS) {
 		flush_queue_post_full(queue, FLUSH_FULL_ALL);
-		return;
+		return false;
 	}
 	/*
 	 * F8, pairs with F9: the new page tables are before it, also where the VP meets a slot that
@@ -98,6 +98,7 @@ void flush_queue_post_ranges(
 	position = atomic_u64_fetch_add(&queue->tail, count, memory_order_release);
 	for (uint32_t i = 0; i < count; i++)
 		flush_queue_fill(queue, position + i, ranges[i], space);
+	return true;
 }
 
 /* Hands a ready slot's content to the platform. False: it wants everything flushed instead. */

@@ -12,9 +12,9 @@ void flush_queue_post_full(struct flush_queue *queue, uint32_t full);
 
 /*
  * Any VP: asks for `count` ranges, 1 to FLUSH_RING_SLOTS, in address space `space` with `flags` in
- * the low bits. What does not fit becomes a request for everything.
+ * the low bits. False: there is no room, and everything is asked for in their place.
  */
-void flush_queue_post_ranges(
+bool flush_queue_post_ranges(
 	struct flush_queue *queue, const uint64_t *ranges, uint32_t count, uint64_t space);
 
 /*

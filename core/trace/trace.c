@@ -81,21 +81,6 @@ uint64_t trace_ring_read(const void *memory, uint64_t entries, uint64_t *next,
 static const struct trace_event_info trace_events[TRACE_EVENT_COUNT] = {
 	[TRACE_NONE] = {"nothing", "other", TRACE_PHASE_INSTANT, NULL, NULL, NULL},
 
-	[TRACE_BOOT_ENTRY] = {"core entered", "boot", TRACE_PHASE_INSTANT, NULL,
-		"memory_bytes", "vps"},
-	[TRACE_BOOT_HANDOVER] = {"hand-over read", "boot", TRACE_PHASE_INSTANT, NULL,
-		"tree_bytes", "regions"},
-	[TRACE_BOOT_MEMORY] = {"nested tables built", "boot", TRACE_PHASE_INSTANT, NULL,
-		"guest_bytes", "table_pages"},
-	[TRACE_BOOT_PROCESSORS] = {"all processors ours", "boot", TRACE_PHASE_INSTANT, NULL,
-		"vps", NULL},
-	[TRACE_BOOT_GUEST_LOADED] = {"guest loaded", "boot", TRACE_PHASE_INSTANT, NULL,
-		"entry", "image_bytes"},
-	[TRACE_MACHINE_AP_START] = {"machine AP asked for", "boot", TRACE_PHASE_ASYNC_BEGIN,
-		"machine AP start", "vp", "apic_id"},
-	[TRACE_MACHINE_AP_RUNNING] = {"machine AP running", "boot", TRACE_PHASE_ASYNC_END,
-		"machine AP start", "vp", "apic_id"},
-
 	[TRACE_AP_REQUEST] = {"AP requested", "ap", TRACE_PHASE_ASYNC_BEGIN,
 		"AP start", "vp", "address"},
 	[TRACE_AP_ACCEPTED] = {"AP accepted", "ap", TRACE_PHASE_ASYNC_STEP,
@@ -114,7 +99,6 @@ static const struct trace_event_info trace_events[TRACE_EVENT_COUNT] = {
 	[TRACE_AP_FAILED] = {"AP failed", "ap", TRACE_PHASE_ASYNC_END,
 		"AP start", "vp", "reason"},
 	[TRACE_AP_INIT] = {"INIT", "ap", TRACE_PHASE_INSTANT, NULL, "vp", NULL},
-	[TRACE_AP_SIPI] = {"SIPI", "ap", TRACE_PHASE_INSTANT, NULL, "vp", "page"},
 
 	[TRACE_GUEST_FIRST_ENTRY] = {"guest entered", "guest", TRACE_PHASE_INSTANT, NULL,
 		"address", "vtl"},
@@ -125,13 +109,6 @@ static const struct trace_event_info trace_events[TRACE_EVENT_COUNT] = {
 	[TRACE_GUEST_END] = {"guest ended", "guest", TRACE_PHASE_INSTANT, NULL,
 		"reason", "code"},
 
-	[TRACE_KICK_SENT] = {"kick sent", "kick", TRACE_PHASE_INSTANT, NULL, "vp", NULL},
-	[TRACE_KICK_RECEIVED] = {"kicked", "kick", TRACE_PHASE_INSTANT, NULL, NULL, NULL},
-
-	[TRACE_FLUSH_BEGIN] = {"flush asked for", "flush", TRACE_PHASE_BEGIN,
-		"flush", "targets", "ranges"},
-	[TRACE_FLUSH_END] = {"flush done", "flush", TRACE_PHASE_END,
-		"flush", "kicks_sent", "kicks_skipped"},
 	[TRACE_PROTECT_BEGIN] = {"protect asked for", "protect", TRACE_PHASE_BEGIN,
 		"protect", "transaction", "ranges"},
 	[TRACE_PROTECT_COMMIT] = {"protect committed", "protect", TRACE_PHASE_INSTANT, NULL,

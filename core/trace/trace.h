@@ -21,15 +21,6 @@
 enum trace_event {
 	TRACE_NONE = 0,
 
-	/* Parapet's own start. */
-	TRACE_BOOT_ENTRY, /* first instruction of the core: memory bytes, VP count */
-	TRACE_BOOT_HANDOVER, /* device tree read: tree bytes, regions */
-	TRACE_BOOT_MEMORY, /* nested tables built: guest bytes, table pages */
-	TRACE_BOOT_PROCESSORS, /* all processors are Parapet's: VP count, 0 */
-	TRACE_BOOT_GUEST_LOADED, /* guest image in place: entry address, image bytes */
-	TRACE_MACHINE_AP_START, /* INIT/SIPI or hypercall for a real processor: VP, APIC id */
-	TRACE_MACHINE_AP_RUNNING, /* it is in Parapet's core: VP, APIC id */
-
 	/* A guest's processor, by mailbox or by INIT/SIPI. `vp` is the one it happens to. */
 	TRACE_AP_REQUEST, /* asked for: VP, address */
 	TRACE_AP_ACCEPTED, /* acknowledged: VP, address */
@@ -41,7 +32,6 @@ enum trace_event {
 	TRACE_AP_REFUSED, /* request refused: reason (enum mailbox_outcome), APIC id */
 	TRACE_AP_FAILED, /* could not be started: VP, reason */
 	TRACE_AP_INIT, /* INIT accepted: VP, 0 */
-	TRACE_AP_SIPI, /* SIPI accepted: VP, page number */
 
 	/* A VP and its guest. */
 	TRACE_GUEST_FIRST_ENTRY, /* instruction pointer, VTL */
@@ -49,17 +39,10 @@ enum trace_event {
 	TRACE_GUEST_DENIED, /* kind (enum trace_denied), port, MSR or address */
 	TRACE_GUEST_END, /* enum block_end, code */
 
-	/* Kicks: an NMI from one VP that takes another one out of its guest. */
-	TRACE_KICK_SENT, /* target VP, 0 */
-	TRACE_KICK_RECEIVED, /* 0, 0 */
-
-	/* TLB flush requests and permission changes, on the VP that asked. */
-	TRACE_FLUSH_BEGIN, /* target count, range count (0: everything) */
-	TRACE_FLUSH_END, /* kicks sent, kicks skipped */
+	/* Permission changes, on the VP that asked. */
 	TRACE_PROTECT_BEGIN, /* transaction, range count */
 	TRACE_PROTECT_COMMIT, /* transaction, entries written */
 	TRACE_PROTECT_END, /* transaction, status */
-
 	TRACE_PROTECT_RANGE, /* address and new access, bytes and old access (in bits 11:0) */
 	TRACE_PROTECT_SYNC, /* deferred changes are ended: VTL whose, VTL that asked */
 
@@ -94,7 +77,7 @@ enum trace_phase {
 
 struct trace_event_info {
 	const char *name; /* what a viewer shows */
-	const char *category; /* "boot", "ap", "guest", "kick", "flush", "protect" */
+	const char *category; /* "ap", "guest", "protect" */
 	enum trace_phase phase;
 	const char *span; /* the name that BEGIN/END or ASYNC_ events share, else NULL */
 	const char *arg_a; /* NULL: not used */

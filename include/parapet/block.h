@@ -14,7 +14,7 @@
 #include <stdint.h>
 
 #define BLOCK_MAGIC   0x3154455041524150ull /* "PARAPET1" */
-#define BLOCK_VERSION 1
+#define BLOCK_VERSION 2
 
 enum block_counter {
 	COUNTER_EXIT_HYPERCALL,
@@ -50,10 +50,9 @@ enum block_counter {
 
 	COUNTER_FLUSH_REQUESTS,
 	COUNTER_FLUSH_RANGES,
-	COUNTER_FLUSH_FULL,
+	COUNTER_FLUSH_FULL, /* of everything; also in place of ranges: too many, or no room */
 	COUNTER_FLUSH_KICKS_SENT,
 	COUNTER_FLUSH_KICKS_SKIPPED,
-	COUNTER_FLUSH_OVER,
 
 	COUNTER_PROTECT_TRANSACTIONS,
 	COUNTER_PROTECT_RANGES,

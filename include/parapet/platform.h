@@ -248,6 +248,8 @@ struct platform_ops {
 	void *(*memory_create)(uint32_t vtls, uint64_t ram_bytes);
 	/* What lower VTLs may do with guest-physical memory; for core/protect alone. */
 	const struct protect_ops *memory;
+	/* Where VTL0's and VTL1's registers are kept. */
+	const struct regs_capabilities *registers;
 	/* Opens ports or MSRs to VTL0, without an exit. MSRs at start only. */
 	void (*open_ports)(uint16_t first, uint16_t last);
 	/* Takes ports back; also while VPs run: an access under way may still get through. */

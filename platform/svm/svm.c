@@ -646,6 +646,7 @@ static void *svm_memory_create(uint32_t trees, uint64_t ram_bytes)
 
 static const struct platform_ops svm_ops = {
 	.name = "svm",
+	.registers = &regs_svm.capabilities,
 	.vp_create = svm_vp_create,
 	.vp_set_counters = svm_vp_set_counters,
 	.vp_init = svm_vp_restart,

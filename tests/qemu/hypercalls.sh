@@ -54,7 +54,7 @@ stock() {
 	[ "$status" -eq 0 ] && printed '^demo: ok$' && printed "^demo: processors  $2 online" &&
 		printed '^storm: 0 TLB shootdowns by interrupt$' &&
 		printed '^storm: 0 accesses through a stale mapping$' &&
-		jq -e '.flush.requests > 0 and .flush.kicks_sent > 0 and .flush.over == 0' \
+		jq -e '.flush.requests > 0 and .flush.kicks_sent > 0' \
 			"$WORK/stats" >/dev/null
 	ok "Linux $1, $2 CPUs, indexes $3 apart: flushes by hypercall alone"
 	if [ "$3" -gt 1 ] && [ "$2" -gt 2 ]; then

@@ -36,7 +36,7 @@ bad "auto, hypercall or ipi" --tlb-flush never
 bad "must be kernel" --protect everything
 bad "must be kernel" --protect ""
 bad "cannot go with --no-paravisor" --protect kernel --no-paravisor
-bad "--protect kernel cannot go with --vsm: a kernel in VTL1 seals for itself" --protect kernel --vsm
+bad "--protect kernel cannot go with --vsm, where the kernel in VTL1 seals for itself: leave one of them out" --protect kernel --vsm
 bad "--protect kernel cannot go with --vsm" --vsm --protect=kernel
 bad "1 to 64" --vp-stride 0
 bad "1 to 64" --vp-stride 65

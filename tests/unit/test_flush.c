@@ -152,7 +152,6 @@ static void test_addressed_and_nobody_else(void **state)
 	assert_int_equal(counters[0][COUNTER_FLUSH_RANGES], 2);
 	assert_int_equal(counters[0][COUNTER_FLUSH_FULL], 0);
 	assert_int_equal(counters[0][COUNTER_FLUSH_KICKS_SKIPPED], 2);
-	assert_int_equal(counters[0][COUNTER_FLUSH_OVER], 0);
 }
 
 static void test_own_vp(void **state)
@@ -269,7 +268,10 @@ static void test_overflow_and_reuse(void **state)
 			ask(0, 2, 0, &(uint64_t){i << 12}, 1);
 		assert_int_equal(enter(1, VTL0), FLUSH_FULL_ALL);
 		assert_int_equal(enter(1, VTL0), 0);
+		/* Counted by who had no room for it. */
+		assert_int_equal(counters[0][COUNTER_FLUSH_FULL], turn + 1);
 	}
+	assert_int_equal(counters[1][COUNTER_FLUSH_FULL], 0);
 }
 
 /* Producers that all believed there was room: positions beyond the ring are a request for all. */
@@ -289,7 +291,10 @@ static void test_overflow_by_race(void **state)
 			ask(0, 2, 0, &(uint64_t){i << 12}, 1);
 		assert_int_equal(enter(1, VTL0), 0);
 		assert_int_equal(seen_count, FLUSH_RING_SLOTS);
+		/* Counted by the VP, which found out. */
+		assert_int_equal(counters[1][COUNTER_FLUSH_FULL], turn + 1);
 	}
+	assert_int_equal(counters[0][COUNTER_FLUSH_FULL], 0);
 }
 
 /* A producer that has reserved, or has begun to write, and is slow. */

@@ -1,6 +1,7 @@
 /*
- * HvCallModifyVtlProtectionMask when the memory for tables runs out in the middle of its list: the status,
- * the elements that count as done, and that nothing has changed. Its other answers are for guests to see.
+ * HvCallModifyVtlProtectionMask when the memory for tables runs out in the middle of its list, and when a
+ * page of Parapet's is there: the status, the elements that count as done, and what has changed. And which
+ * masks a platform takes, also one that tells kernel from user code. The other answers are for guests to see.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -11,7 +12,6 @@
 #include "hv/hv_protect.c" /* hv/ is not in the library of portable code */
 #include "npt_arena.h"
 
-#define MAP_READ  1
 #define FIRST	  1 /* a page whose change needs two tables */
 #define FAR	  (SIZE_1G / PAGE_SIZE) /* one that needs two others */
 #define HOLE	  (3 * SIZE_1G / PAGE_SIZE) /* not RAM */
@@ -28,6 +28,7 @@ static struct protect_pinned pins[1];
 static struct partition partition;
 static struct vp vp;
 
+static const struct protect_ops *ops = &npt_protect_ops;
 static const struct protect_span ram[] = {{0, 3 * SIZE_1G}};
 
 /* What the rest of hv/ says: VTL1 calls, and protection is enabled. */
@@ -41,12 +42,6 @@ uint16_t hv_input_vtl(const struct vp *self, uint8_t input, enum vtl *vtl)
 
 bool hv_protection_is_enabled(void)
 {
-	return true;
-}
-
-bool hv_map_flags_access(uint32_t flags, uint32_t *access)
-{
-	*access = flags == MAP_READ ? ACCESS_READ : ACCESS_ALL;
 	return true;
 }
 
@@ -69,7 +64,7 @@ static void start(uint32_t spare)
 	const struct protect_config config = {
 		.vps = protect_vps,
 		.flush = &partition.flush,
-		.ops = &npt_protect_ops,
+		.ops = ops,
 		.platform = &arena.space,
 		.broken = broken,
 		.targets = 1,
@@ -176,6 +171,72 @@ static void test_no_memory_before_a_bad_page(void **state)
 	npt_arena_fini(&arena);
 }
 
+/* An overlay page in the middle of a list: what is in front of it is done and counted, nothing behind. */
+static void test_overlay_in_the_middle(void **state)
+{
+	const uint64_t pages[] = {FIRST, FIRST + 1, FIRST + 2, FAR};
+
+	(void)state;
+	start(4);
+	assert_int_equal(protect_pin(&partition.protect, 0, GPA((FIRST + 2) * PAGE_SIZE), PAGE_SIZE,
+				 PROTECT_PIN_OVERLAY, VTL2),
+		PROTECT_DONE);
+	expect_call(pages, 0, 4, UNTOUCHED, 8, 2);
+	assert_int_equal(access_at(FIRST), ACCESS_READ);
+	assert_int_equal(access_at(FIRST + 1), ACCESS_READ);
+	assert_int_equal(access_at(FIRST + 2), ACCESS_ALL);
+	assert_int_equal(access_at(FAR), ACCESS_ALL);
+	/* Behind it, the call goes on. */
+	expect_call(pages, 3, 4, UNTOUCHED, 0, 4);
+	assert_int_equal(access_at(FAR), ACCESS_READ);
+	npt_arena_fini(&arena);
+}
+
+static bool can_all(void *platform, enum vtl target, uint32_t access)
+{
+	(void)platform;
+	(void)target;
+	(void)access;
+	return true;
+}
+
+/* Is HV_MAP_GPA_FLAGS a mask here, and does each bit mean what it says? */
+static bool is_mask(uint32_t flags)
+{
+	uint32_t access;
+
+	if (!hv_map_flags_access(&partition, flags, &access))
+		return false;
+	assert_int_equal(access, flags); /* the bits are the same */
+	return true;
+}
+
+static void test_masks(void **state)
+{
+	static struct protect_ops split;
+
+	(void)state;
+	_Static_assert(ACCESS_READ == 1 && ACCESS_WRITE == 2 && ACCESS_EXECUTE_KERNEL == 4 &&
+			ACCESS_EXECUTE_USER == 8,
+		"as in HV_MAP_GPA_FLAGS");
+	start(4);
+	/* Nested paging: nothing, or reading with any of writing and executing. */
+	for (uint32_t flags = 0; flags < 64; flags++)
+		assert_int_equal(is_mask(flags),
+			flags == 0 || flags == 1 || flags == 3 || flags == 13 || flags == 15);
+	npt_arena_fini(&arena);
+	/* Where everything can be held, writing without reading is left out. */
+	split = npt_protect_ops;
+	split.can = can_all;
+	ops = &split;
+	start(4);
+	for (uint32_t flags = 0; flags < 64; flags++)
+		assert_int_equal(is_mask(flags), flags < 16 && (flags & 3) != 2);
+	assert_false(is_mask(1u << 31));
+	npt_arena_fini(&arena);
+	ops = &npt_protect_ops;
+}
+
 /* The default for all memory with a page left out, which large pages have to be split for. */
 static void test_no_memory_for_the_default(void **state)
 {
@@ -198,6 +259,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_no_memory),
 		cmocka_unit_test(test_no_memory_before_a_bad_page),
+		cmocka_unit_test(test_overlay_in_the_middle),
+		cmocka_unit_test(test_masks),
 		cmocka_unit_test(test_no_memory_for_the_default),
 	};
 

@@ -80,7 +80,7 @@ static void make_block(void)
 			block.vp[vp].counter[counter] = 1;
 		for (unsigned i = 0; i < 6; i++)
 			block.ring[vp].record[i % ENTRIES] = (struct trace_record){
-				.tsc = 4000000 + 2 * i, .event = TRACE_KICK_SENT, .vp = vp, .a = i};
+				.tsc = 4000000 + 2 * i, .event = TRACE_AP_INIT, .vp = vp, .a = i};
 		block.ring[vp].count = vp == 2 ? 6 : vp;
 	}
 	block.vp[1].ap_request_tsc = 4000000;
@@ -129,7 +129,7 @@ static void test_block_broken(void **state)
 
 	(void)state;
 	BROKEN(magic, 0);
-	BROKEN(version, 2);
+	BROKEN(version, BLOCK_VERSION + 1);
 	BROKEN(header_bytes, sizeof(struct block_header) - 1);
 	BROKEN(header_bytes, UINT32_MAX);
 	BROKEN(bytes, sizeof(block) + 1);

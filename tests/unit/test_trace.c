@@ -30,7 +30,7 @@ static void test_layout_is_the_block_header_s(void **state)
 	struct trace_ring ring;
 
 	assert_true(trace_ring_init(&ring, 7, memory, ENTRIES));
-	trace_write(&ring, 1000, TRACE_KICK_SENT, 3, 0);
+	trace_write(&ring, 1000, TRACE_AP_INIT, 3, 0);
 	trace_write(&ring, 1001, TRACE_GUEST_END, 4, 5);
 
 	/* As a tool reads it, with nothing but the block's own header. */
@@ -39,7 +39,7 @@ static void test_layout_is_the_block_header_s(void **state)
 
 	assert_int_equal(*count, 2);
 	assert_int_equal(record[0].tsc, 1000);
-	assert_int_equal(record[0].event, TRACE_KICK_SENT);
+	assert_int_equal(record[0].event, TRACE_AP_INIT);
 	assert_int_equal(record[0].vp, 7);
 	assert_int_equal(record[0].a, 3);
 	assert_int_equal(record[1].b, 5);
@@ -58,7 +58,7 @@ static void test_old_records_give_way(void **state)
 	assert_true(trace_ring_init(&ring, 0, memory, ENTRIES));
 	assert_int_equal(trace_ring_read(memory, ENTRIES, &next, out, ENTRIES), 0);
 	for (uint64_t i = 0; i < ENTRIES - 1; i++)
-		trace_write(&ring, i, TRACE_KICK_SENT, i, 0);
+		trace_write(&ring, i, TRACE_AP_INIT, i, 0);
 	assert_int_equal(trace_ring_read(memory, ENTRIES, &next, out, 4), 4);
 	assert_int_equal(out[0].a, 0);
 	assert_int_equal(next, 4);
@@ -68,7 +68,7 @@ static void test_old_records_give_way(void **state)
 	assert_int_equal(trace_ring_read(memory, ENTRIES, &next, out, ENTRIES), 0);
 
 	for (uint64_t i = ENTRIES - 1; i < 5 * ENTRIES; i++)
-		trace_write(&ring, i, TRACE_KICK_SENT, i, 0);
+		trace_write(&ring, i, TRACE_AP_INIT, i, 0);
 	assert_int_equal(trace_ring_read(memory, ENTRIES, &next, out, ENTRIES), ENTRIES - 1);
 	assert_int_equal(out[0].a, 4 * ENTRIES + 1);
 	assert_int_equal(out[ENTRIES - 2].a, 5 * ENTRIES - 1);
@@ -89,7 +89,7 @@ static void test_bad_memory_makes_a_silent_ring(void **state)
 	assert_false(trace_ring_init(&ring, 0, memory, 12));
 	assert_false(trace_ring_init(&ring, 0, memory + 8, 8));
 	assert_false(trace_ring_init(&ring, 0, NULL, ENTRIES));
-	trace_write(&ring, 1, TRACE_KICK_SENT, 0, 0);
+	trace_write(&ring, 1, TRACE_AP_INIT, 0, 0);
 	assert_int_equal((unsigned char)memory[0], 0xa5);
 	free(memory);
 }
@@ -119,7 +119,7 @@ static void *writer_run(void *argument)
 	struct trace_ring *ring = argument;
 
 	for (uint64_t i = 0; i < CONCURRENT_RECORDS; i++)
-		trace_write(ring, i, TRACE_FLUSH_BEGIN, ~i, i * 3);
+		trace_write(ring, i, TRACE_PROTECT_BEGIN, ~i, i * 3);
 	return NULL;
 }
 
@@ -139,7 +139,7 @@ static void test_no_torn_record_is_read(void **state)
 		uint64_t got = trace_ring_read(memory, ENTRIES, &next, out, ENTRIES);
 
 		for (uint64_t i = 0; i < got; i++) {
-			assert_int_equal(out[i].event, TRACE_FLUSH_BEGIN);
+			assert_int_equal(out[i].event, TRACE_PROTECT_BEGIN);
 			assert_int_equal(out[i].vp, 9);
 			assert_int_equal(out[i].a, ~out[i].tsc);
 			assert_int_equal(out[i].b, out[i].tsc * 3);
