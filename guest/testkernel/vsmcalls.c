@@ -864,7 +864,7 @@ static void start_others_test(void)
 		tap_bail("VTL1 cannot be enabled");
 	vtl_context(&context, 1);
 	expect(context_call_by(upper, HV_START_VP, hv_index_of(1), 1, &context),
-		HV_INVALID_VP_STATE, "VTL1 starts a VTL that the VP does not have: invalid state");
+		HV_INVALID_VTL_STATE, "VTL1 starts a VTL1 that is not enabled: invalid VTL state");
 	never_run_test(1);
 	vtl_finish_bring_up(refused_starts_test);
 }
