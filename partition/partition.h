@@ -33,6 +33,7 @@ enum vp_start {
 };
 
 #define VP_START_INIT_DONE (1u << 16) /* with VP_START_SIPI: the INIT before it is carried out */
+#define VP_START_VTL1_RUNS (1u << 17) /* with VP_START_WAIT: it is VTL0 alone that waits */
 
 #define VP_START_STATE(word) ((enum vp_start)((word)&0xff))
 #define VP_START_PAGE(word)  ((word) >> 8 & 0xff)

@@ -105,7 +105,8 @@ void start_park(struct vp *vp)
 {
 	reset(vp);
 	/* Release pairs with the acquires of whoever sends a SIPI. */
-	atomic_u32_store(&vp->start, VP_START_WAIT, memory_order_release);
+	atomic_u32_store(&vp->start, VP_START_WAIT | (vp->vtl1.entered ? VP_START_VTL1_RUNS : 0),
+		memory_order_release);
 }
 
 static void carry_out_init(struct vp *vp)
@@ -171,7 +172,8 @@ bool start_serve(struct vp *vp)
 			return false; /* a request follows */
 		case VP_START_CONTEXT: {
 			/* The context was written before the word; an INIT that takes it back comes later. */
-			uint32_t next = vp->start_vtl == VTL0 ? VP_START_RUNNING : VP_START_WAIT;
+			uint32_t next = vp->start_vtl == VTL0 ? VP_START_RUNNING
+							      : VP_START_WAIT | VP_START_VTL1_RUNS;
 			bool vtl0 = vtl_start_in_context(vp);
 
 			if (!vtl0) {

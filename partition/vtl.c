@@ -112,7 +112,8 @@ enum vtl_status vtl_start_vp(
 		return VTL_BAD_CONTEXT;
 	}
 	do {
-		if (VP_START_STATE(word) != VP_START_WAIT) {
+		if (VP_START_STATE(word) != VP_START_WAIT ||
+			(vtl == VTL1 && (word & VP_START_VTL1_RUNS))) {
 			return VTL_BAD_STATE;
 		}
 	} while (!atomic_u32_compare_exchange(
@@ -151,6 +152,7 @@ static void enter_vtl1(struct vp *vp, enum entry_reason reason)
 	/* What wakes VTL1 ends a HLT of VTL0 too: waking early is always allowed. */
 	vp->halted = false;
 	switch_to(vp, VTL1);
+	vp->vtl1.entered = true;
 	vp_count_event(vp, COUNTER_VTL1_ENTRIES);
 	page = assist_page(vp);
 	if (page) {

@@ -68,6 +68,7 @@ struct vtl1 {
 	struct vtl_synic synic;
 	struct vtl_intercepts intercepts;
 	uint64_t vina; /* HvRegisterVsmVina */
+	bool entered; /* ever; this VP's own to look at */
 };
 
 #endif

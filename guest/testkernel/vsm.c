@@ -1424,6 +1424,37 @@ static void start_all_by_interrupt(void)
 	vtl_bring_up();
 }
 
+/* --- what is there at the end ------------------------------------------------------------------ */
+
+static _Alignas(4096) uint8_t kept[4][4096];
+
+/* The second change is of less than the first, so of both something is left. */
+static uint64_t keep_run(uint64_t unused)
+{
+	(void)unused;
+	return vtl_protect(kept, 4, 0) == HV_RESULT(HV_SUCCESS, 4) &&
+		vtl_protect(kept, 3, HV_MAP_READ | HV_MAP_EXECUTE) == HV_RESULT(HV_SUCCESS, 3);
+}
+
+/* The last changes of all: the runner looks for them in the statistics and in the trace. */
+static void keep_test(void)
+{
+	uint32_t cpu = total - 1, before = atomic_load(&intercepts);
+
+	tap_equal(vtl_run_on(cpu, keep_run, 0), 1,
+		"VTL1 takes four pages away, and gives three back to read");
+	remedy = REMEDY_SKIP;
+	access_read(kept[0]);
+	access_read(kept[2]);
+	tap_equal(atomic_load(&intercepts), before, "which VTL0 can read");
+	access_write(kept[0]);
+	access_write(kept[2]);
+	access_read(kept[3]);
+	tap_check(atomic_load(&intercepts) == before + 3 && !kept[0][64] && !kept[2][64],
+		"and not write, nor read the fourth");
+	tap_note("kept: from %lu on, by VP %u", (uint64_t)kept, hv_index_of(cpu));
+}
+
 void kernel_main(void)
 {
 	if (!boot_has_paravisor()) {
@@ -1451,6 +1482,7 @@ void kernel_main(void)
 	lock_test();
 	shut_test();
 	init_test();
+	keep_test();
 	if (boot_word_find("reset"))
 		trap_triple_fault();
 }

@@ -2,6 +2,8 @@
  * The hypercalls of VSM with wrong input: each call's every rule, before VTL1 is there, from VTL0 and from
  * VTL1; how much of a list is done when something in it is wrong; and what a call that fails leaves as it
  * was. What they do with right input is vsm.c's.
+ *
+ * "start" on the command line: starting processors, and nothing else.
  */
 #include "acpi.h"
 #include "apic.h"
@@ -14,15 +16,19 @@
 #include "tap.h"
 #include "trap.h"
 #include "vtl.h"
+#include "wake.h"
 
 #define SIMPLE(code) ((uint64_t)(code))
 #define REP(code, n) ((uint64_t)(code) | HV_REPS(n))
 #define NOWHERE	     0x0fffffu /* a VP index, an APIC id that nobody has */
 #define LIMIT_US     10000000u
 #define STORM_US     500000u
+#define SETTLE_US    20000u
 
 #define CONFIG_PROTECT 1ull
 #define CONFIG_ALL     (0xfull << 1)
+
+#define EFER_LMA (1ull << 10)
 
 static uint32_t total;
 static _Alignas(4096) uint8_t pages[8][4096];
@@ -97,23 +103,30 @@ static void partition_test(void)
 	expect(vtl_partition_enable(1), HV_INVALID_VTL_STATE, "and again: invalid VTL state");
 }
 
-static uint64_t context_call(
-	uint64_t code, uint32_t index, uint64_t vtl, struct hv_context *context)
+/* A call with a context: by the level that is given, or by VTL0. */
+static uint64_t context_call_by(uint64_t (*level)(const struct call *), uint64_t code,
+	uint32_t index, uint64_t vtl, const struct hv_context *context)
 {
 	struct call call = {.value = code, .words = {HV_SELF, index | vtl << 32}, .count = 30};
 
 	memcpy(&call.words[2], context, sizeof(*context));
-	return vtl_is_secure() ? call_run((uint64_t)&call) : lower(&call);
+	return level(&call);
 }
 
-static void context_test(uint64_t code, uint32_t index, uint64_t vtl, const char *name)
+static uint64_t context_call(
+	uint64_t code, uint32_t index, uint64_t vtl, const struct hv_context *context)
+{
+	return context_call_by(lower, code, index, vtl, context);
+}
+
+static void context_test(uint64_t (*level)(const struct call *), uint64_t code, uint32_t cpu,
+	uint64_t vtl, const char *name)
 {
 	static const struct {
 		const char *name;
 		size_t offset;
 		uint64_t clear, set;
 	} wrong[] = {
-		{"real mode", offsetof(struct hv_context, cr0), 1, 0},
 		{"paging without protection", offsetof(struct hv_context, cr0), 1, 1ull << 31},
 		{"CR0 above 32 bits", offsetof(struct hv_context, cr0), 0, 1ull << 32},
 		{"reserved bits of CR4", offsetof(struct hv_context, cr4), 0, 1ull << 63},
@@ -123,18 +136,31 @@ static void context_test(uint64_t code, uint32_t index, uint64_t vtl, const char
 		{"PAT with an unknown type", offsetof(struct hv_context, pat), 0, 0xff},
 	};
 
-	for (uint32_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
-		struct hv_context context;
-		uint64_t *word, found;
+	struct hv_context context;
+	uint64_t found;
 
-		vtl_context(&context, 0);
+	for (uint32_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
+		uint64_t *word;
+
+		vtl_context(&context, cpu);
 		word = (uint64_t *)((uint8_t *)&context + wrong[i].offset);
 		*word = (*word & ~wrong[i].clear) | wrong[i].set;
-		found = context_call(code, index, vtl, &context);
+		found = context_call_by(level, code, hv_index_of(cpu), vtl, &context);
 		if (!tap_check(found == HV_INVALID_REGISTER_VALUE, "%s: %s: invalid register value",
 			    name, wrong[i].name))
 			tap_note("status %lu", found);
 	}
+	if (!vtl)
+		return;
+	/* What a processor runs on, and VTL1 does not. */
+	vtl_context(&context, cpu);
+	context.rip = 0;
+	context.cr0 &= ~(CR0_PE | (uint64_t)CR0_PG);
+	context.efer &= ~(EFER_LME | EFER_LMA);
+	found = context_call_by(level, code, hv_index_of(cpu), vtl, &context);
+	if (!tap_check(found == HV_INVALID_REGISTER_VALUE, "%s: real mode: invalid register value",
+		    name))
+		tap_note("status %lu", found);
 }
 
 static void vp_test(void)
@@ -155,7 +181,7 @@ static void vp_test(void)
 	if (total > 1)
 		expect(context_call(HV_ENABLE_VP_VTL, hv_index_of(1), 1, &context),
 			HV_ACCESS_DENIED, "VTL0 enables another VP's VTL1: access denied");
-	context_test(HV_ENABLE_VP_VTL, hv_index(), 1, "VTL1 begins with");
+	context_test(lower, HV_ENABLE_VP_VTL, 0, 1, "VTL1 begins with");
 	expect(vtl_vp_enable(0), HV_SUCCESS, "after all that it can be enabled");
 	expect(vtl_vp_enable(0), HV_ACCESS_DENIED, "and again, by VTL0: access denied");
 }
@@ -479,6 +505,81 @@ static void modify_list_test(void)
 	expect(upper(&call), HV_INVALID_INPUT, "start at the count: invalid input");
 }
 
+static _Atomic uint32_t intercepts;
+static uint64_t last_gpa; /* of the last one */
+
+/* VTL1 opens the page, and VTL0 tries again. */
+static void intercept_open(struct vtl_registers *lower_registers, const struct hv_message *message)
+{
+	(void)lower_registers;
+	last_gpa = message->memory.gpa;
+	vtl_protect((void *)(last_gpa & ~4095ull), 1, HV_MAP_ALL);
+	atomic_fetch_add(&intercepts, 1);
+}
+
+/* Does VTL0's write to the page come to VTL1 as an intercept, before it is done? */
+static bool write_is_intercepted(volatile uint8_t *page)
+{
+	uint32_t before = atomic_load(&intercepts);
+
+	page[8]++;
+	return atomic_load(&intercepts) == before + 1 && last_gpa >> 12 == gpn((void *)page);
+}
+
+/* A list with a page in its middle that Parapet shares with VTL0. */
+static void modify_around_test(const char *name, const void *shared)
+{
+	struct call call = CALL(REP(HV_MODIFY_PROTECTION, 5), HV_SELF, HV_MAP_READ, gpn(pages[0]),
+		gpn(pages[1]), gpn(shared), gpn(pages[2]), gpn(pages[3]));
+	uint32_t before = allowed(shared);
+	uint64_t found = upper(&call);
+
+	if (!tap_check(found == HV_RESULT(HV_OPERATION_DENIED, 2),
+		    "%s is the third of five: operation denied, two are done", name))
+		tap_note("result 0x%lx", found);
+	tap_check(allowed(pages[0]) == HV_MAP_READ && allowed(pages[1]) == HV_MAP_READ,
+		"those in front of it are done");
+	tap_check(allowed(shared) == before && allowed(pages[2]) == HV_MAP_ALL &&
+			allowed(pages[3]) == HV_MAP_ALL,
+		"itself and those behind it are as they were");
+	tap_check(write_is_intercepted(pages[0]) && write_is_intercepted(pages[1]),
+		"VTL0's writes in front of it are intercepted");
+	tap_check(!write_is_intercepted(pages[2]) && !write_is_intercepted(pages[3]),
+		"and behind it are not");
+	call.value = REP(HV_MODIFY_PROTECTION, 5) | HV_START(1);
+	found = upper(&call);
+	tap_check(found == HV_RESULT(HV_OPERATION_DENIED, 2) && allowed(pages[0]) == HV_MAP_ALL &&
+			allowed(pages[1]) == HV_MAP_READ && allowed(pages[2]) == HV_MAP_ALL,
+		"from the second on: two are done, and the first was not asked for");
+	call.value = REP(HV_MODIFY_PROTECTION, 5) | HV_START(2);
+	call.words[1] = 0;
+	found = upper(&call);
+	tap_check(found == HV_RESULT(HV_OPERATION_DENIED, 2) && allowed(pages[1]) == HV_MAP_READ &&
+			allowed(pages[2]) == HV_MAP_ALL,
+		"from itself on: nothing is done");
+	call.words[1] = HV_MAP_ALL;
+	call.value = REP(HV_MODIFY_PROTECTION, 2);
+	expect(upper(&call), HV_RESULT(HV_SUCCESS, 2), "everything allowed again");
+}
+
+static void modify_shared_test(void)
+{
+	struct acpi_wakeup wakeup;
+
+	vtl_intercept_set(intercept_open);
+	modify_around_test("the hypercall page", hv_page);
+	msr_write(HV_MSR_VP_ASSIST_PAGE, (uint64_t)pages[4] | HV_ENABLE);
+	modify_around_test("the assist page", pages[4]);
+	msr_write(HV_MSR_VP_ASSIST_PAGE, 0);
+	if (cpuid_get(0x40000003, 0).eax & 1u << 9) {
+		msr_write(HV_MSR_REFERENCE_TSC, (uint64_t)pages[4] | HV_ENABLE);
+		modify_around_test("the reference TSC page", pages[4]);
+		msr_write(HV_MSR_REFERENCE_TSC, 0);
+	}
+	if (acpi_wakeup_get(&wakeup))
+		modify_around_test("the mailbox", (void *)wakeup.mailbox);
+}
+
 /* Every processor's VTL1 changes the same pages at the same time. */
 static uint64_t storm_end;
 static _Atomic uint64_t storm_wrong, storm_calls;
@@ -535,6 +636,66 @@ static uint64_t translate(uint64_t code, uint64_t flags, uint64_t page, uint64_t
 
 #define OF_VTL0 (0x10ull << 56)
 
+/* HV_TRANSLATE_GVA_CONTROL_FLAGS. */
+#define TRANSLATE_SUPERVISOR	(1ull << 6)
+#define TRANSLATE_USER		(1ull << 7)
+#define TRANSLATE_ENFORCE_SMAP	(1ull << 8)
+#define TRANSLATE_OVERRIDE_SMAP (1ull << 9)
+#define TRANSLATE_SHADOW_STACK	(1ull << 10)
+#define TRANSLATE_FLAGS		56 /* bits for them, known or not */
+
+/* One call of VTL1 that must fail with this status, and write nothing. */
+static void translate_refuse(const struct call *wrong, uint64_t status, const char *name)
+{
+	struct call call = *wrong;
+	bool untouched = true;
+	uint64_t found;
+
+	memset(pages[7], 0x5a, sizeof(pages[7]));
+	call.output = (uint64_t)pages[7];
+	found = upper(&call);
+	for (uint32_t i = 0; i < sizeof(pages[7]); i++)
+		untouched &= pages[7][i] == 0x5a;
+	if (!tap_check(found == status && untouched, "%s, %s", name,
+		    wrong->value == HV_TRANSLATE ? "translate" : "translate, with more to say"))
+		tap_note("status %lu%s", found, untouched ? "" : ", and output");
+}
+
+static void translate_refused_test(uint64_t code)
+{
+	const uint64_t page = gpn(pages[2]);
+	uint64_t output[8];
+	bool right = true;
+
+	translate_refuse(&CALL(code, 1, SELF_VP, OF_VTL0, page), HV_ACCESS_DENIED,
+		"in another partition: access denied");
+	if (total > 1)
+		translate_refuse(&CALL(code, HV_SELF, hv_index_of(1), OF_VTL0, page),
+			HV_ACCESS_DENIED, "on another VP: access denied");
+	translate_refuse(&CALL(code, HV_SELF, NOWHERE, OF_VTL0, page), HV_INVALID_VP_INDEX,
+		"on a VP that is not there: invalid VP index");
+	translate_refuse(&CALL(code, HV_SELF, SELF_VP | 1ull << 32, OF_VTL0, page),
+		HV_INVALID_PARAMETER, "with a reserved bit behind the VP: invalid parameter");
+	translate_refuse(&CALL(code, HV_SELF, SELF_VP, OF_VTL0, page | 1ull << 52),
+		HV_INVALID_PARAMETER, "of a page beyond all addresses: invalid parameter");
+	translate_refuse(&CALL(code, HV_SELF, SELF_VP,
+				 OF_VTL0 | TRANSLATE_SUPERVISOR | TRANSLATE_USER, page),
+		HV_INVALID_PARAMETER, "as supervisor and as user: invalid parameter");
+	translate_refuse(&CALL(code, HV_SELF, SELF_VP,
+				 OF_VTL0 | TRANSLATE_ENFORCE_SMAP | TRANSLATE_OVERRIDE_SMAP, page),
+		HV_INVALID_PARAMETER, "SMAP enforced and overridden: invalid parameter");
+	translate_refuse(&CALL(code, HV_SELF, SELF_VP, OF_VTL0 | TRANSLATE_SHADOW_STACK, page),
+		HV_INVALID_PARAMETER, "of a shadow stack: invalid parameter");
+	for (uint64_t flag = TRANSLATE_SHADOW_STACK << 1; flag >> TRANSLATE_FLAGS == 0; flag <<= 1)
+		right &= translate(code, OF_VTL0 | flag, page, output) == HV_INVALID_PARAMETER;
+	tap_check(right, "with any one of the flags that do not exist: invalid parameter");
+	/* Each of those that do not go together goes alone. */
+	right = true;
+	for (uint64_t flag = TRANSLATE_SUPERVISOR; flag < TRANSLATE_SHADOW_STACK; flag <<= 1)
+		right &= translate(code, OF_VTL0 | flag, page, output) == HV_SUCCESS;
+	tap_check(right, "with one of supervisor, user, enforce and override SMAP: success");
+}
+
 static void translate_test(void)
 {
 	uint64_t output[8];
@@ -543,14 +704,8 @@ static void translate_test(void)
 		"VTL0 translates for itself: access denied");
 	expect(UPPER(HV_TRANSLATE, HV_SELF, SELF_VP, 0, 0), HV_ACCESS_DENIED,
 		"VTL1 for itself: access denied");
-	expect(UPPER(HV_TRANSLATE, 1, SELF_VP, OF_VTL0, 0), HV_ACCESS_DENIED,
-		"in another partition: access denied");
-	expect(UPPER(HV_TRANSLATE, HV_SELF, NOWHERE, OF_VTL0, 0), HV_INVALID_VP_INDEX,
-		"on a VP that is not there: invalid VP index");
-	expect(UPPER(HV_TRANSLATE, HV_SELF, SELF_VP, OF_VTL0 | 1ull << 40, 0), HV_INVALID_PARAMETER,
-		"with an unknown flag: invalid parameter");
-	expect(UPPER(HV_TRANSLATE, HV_SELF, SELF_VP, OF_VTL0 | 0xc0, 0), HV_INVALID_PARAMETER,
-		"for both modes at once: invalid parameter");
+	translate_refused_test(HV_TRANSLATE);
+	translate_refused_test(HV_TRANSLATE_EX);
 	expect(translate(HV_TRANSLATE, OF_VTL0 | 7, gpn(pages[2]), output), HV_SUCCESS,
 		"VTL1 translates for VTL0");
 	tap_check(output[0] == 6ull << 32 && output[1] == gpn(pages[2]),
@@ -590,6 +745,130 @@ static void start_test(void)
 		"one that runs: invalid VP state");
 }
 
+static _Atomic uint64_t counted;
+static atomic_bool leave;
+
+static void count_run(void *argument)
+{
+	(void)argument;
+	while (!atomic_load(&leave))
+		atomic_fetch_add(&counted, 1);
+}
+
+static uint64_t itself_run(uint64_t argument)
+{
+	return argument;
+}
+
+static uint64_t start_upper_run(uint64_t cpu)
+{
+	return vtl_start((uint32_t)cpu, 1);
+}
+
+/* Has neither level of the processor run yet, after so much has been refused? */
+static void never_run_test(uint32_t cpu)
+{
+	tap_check(!cpu_idle_wait(&cpus[cpu], SETTLE_US) && !atomic_load(&cpus[cpu].starts) &&
+			!vtl_entries(cpu),
+		"after all these it has not run");
+}
+
+/* Whoever asks for whichever level: it runs, and goes on. */
+static void running_test(uint32_t cpu)
+{
+	uint32_t starts = atomic_load(&cpus[cpu].starts);
+	struct hv_context context;
+	uint64_t before = atomic_load(&counted);
+
+	atomic_store(&leave, false);
+	cpu_call_start(&cpus[cpu], count_run, NULL);
+	if (!clock_wait_for(atomic_load(&counted) > before, LIMIT_US))
+		tap_bail("processor %u does not begin", cpu);
+	/* With what the first processor begins with: that of one that runs is in use. */
+	vtl_context(&context, 0);
+	expect(context_call(HV_START_VP, hv_index_of(cpu), 0, &context), HV_INVALID_VP_STATE,
+		"VTL0 starts one that runs: invalid VP state");
+	expect(context_call_by(upper, HV_START_VP, hv_index_of(cpu), 0, &context),
+		HV_INVALID_VP_STATE, "VTL1 does: invalid VP state");
+	expect(context_call_by(upper, HV_START_VP, hv_index_of(cpu), 1, &context),
+		HV_INVALID_VP_STATE, "VTL1 does, in VTL1: invalid VP state");
+	before = atomic_load(&counted);
+	tap_check(clock_wait_for(atomic_load(&counted) > before, LIMIT_US), "and it runs on");
+	atomic_store(&leave, true);
+	cpu_call_wait(&cpus[cpu]);
+	tap_check(
+		atomic_load(&cpus[cpu].starts) == starts && vtl_run_on(cpu, itself_run, cpu) == cpu,
+		"it was not started again, and both its levels answer");
+}
+
+/* VTL0 of one that has left through the mailbox waits again, and VTL1 does not. */
+static void offline_test(uint32_t cpu)
+{
+	struct acpi_wakeup wakeup;
+	uint64_t entries = vtl_entries(cpu);
+
+	if (!wake_find(&wakeup)) {
+		tap_note("no wakeup structure, so nobody goes offline");
+		return;
+	}
+	wake_offline_start(&cpus[cpu]);
+	tap_check(wake_test(&cpus[cpu], WAKE_LIMIT_US), "one goes offline");
+	expect(vtl_run(start_upper_run, cpu), HV_INVALID_VP_STATE,
+		"its VTL1 is started again: invalid VP state");
+	tap_check(!cpu_idle_wait(&cpus[cpu], SETTLE_US) && vtl_entries(cpu) == entries,
+		"and neither level has run");
+	expect(vtl_start(cpu, 0), HV_SUCCESS, "its VTL0 is started again");
+	tap_check(cpu_idle_wait(&cpus[cpu], LIMIT_US), "and comes up");
+	running_test(cpu);
+}
+
+/* VTL1 is there on each of them, and neither level has run. */
+static void refused_starts_test(void)
+{
+	context_test(lower, HV_START_VP, 1, 0, "VTL0 starts VTL0 with");
+	context_test(upper, HV_START_VP, 1, 0, "VTL1 starts VTL0 with");
+	never_run_test(1);
+	expect(vtl_start(1, 0), HV_SUCCESS, "and then it is started in VTL0");
+	tap_check(cpu_idle_wait(&cpus[1], LIMIT_US), "and comes up");
+	running_test(1);
+	offline_test(1);
+	for (uint32_t i = 2; i < total; i++) {
+		context_test(upper, HV_START_VP, i, 1, "VTL1 starts VTL1 with");
+		never_run_test(i);
+		expect(vtl_run(start_upper_run, i), HV_SUCCESS, "and then it is started in VTL1");
+		tap_check(clock_wait_for(vtl_entries(i) > 0, LIMIT_US), "and comes up there");
+		expect(vtl_run(start_upper_run, i), HV_INVALID_VP_STATE,
+			"and again, in VTL1: invalid VP state");
+		tap_check(!cpu_idle_wait(&cpus[i], SETTLE_US) && vtl_entries(i) == 1,
+			"its VTL1 has not begun anew, and its VTL0 has not run");
+		expect(vtl_start(i, 0), HV_SUCCESS, "and in VTL0 it is started once");
+		tap_check(cpu_idle_wait(&cpus[i], LIMIT_US), "and comes up there too");
+		running_test(i);
+	}
+}
+
+/* With "start": nobody but the first processor runs. */
+static void start_others_test(void)
+{
+	struct hv_context context;
+
+	total = cpu_all_find();
+	if (total < 2)
+		tap_bail("one processor starts nobody");
+	interrupts_enable();
+	tap_note("under a paravisor, %u processors", total);
+	clock_frequency();
+	hv_start();
+	hv_indexes_find();
+	if (vtl_partition_enable(1) || vtl_vp_enable(0))
+		tap_bail("VTL1 cannot be enabled");
+	vtl_context(&context, 1);
+	expect(context_call_by(upper, HV_START_VP, hv_index_of(1), 1, &context),
+		HV_INVALID_VTL_STATE, "VTL1 starts a VTL1 that is not enabled: invalid VTL state");
+	never_run_test(1);
+	vtl_finish_bring_up(refused_starts_test);
+}
+
 static void index_test(void)
 {
 	struct call call = CALL(REP(HV_GET_VP_INDEX, 1), HV_SELF, 0, cpus[0].apic_id);
@@ -621,6 +900,10 @@ void kernel_main(void)
 	}
 	if (!vtl_is_offered())
 		tap_bail("VSM is not offered: vsm=on?");
+	if (boot_word_find("start")) {
+		start_others_test();
+		return;
+	}
 	total = cpu_all_start();
 	interrupts_enable();
 	tap_note("under a paravisor, %u processors", total);
@@ -644,6 +927,7 @@ void kernel_main(void)
 	modify_target_test();
 	modify_page_test();
 	modify_list_test();
+	modify_shared_test();
 	translate_test();
 	same_pages_test();
 }
