@@ -81,6 +81,12 @@ static uint32_t watched_count;
 static const char *watched_locks;
 static size_t watched_locks_bytes;
 
+/* What nobody may find. */
+static struct {
+	uint64_t value;
+	const char *why; /* NULL: there is no such value */
+} poison;
+
 static uint32_t choice[STEPS_MAX];
 static uint32_t choice_limit[STEPS_MAX];
 static uint32_t depth;
@@ -337,8 +343,8 @@ static uint64_t wait_for_turn(struct thread *self)
 	return self->answer;
 }
 
-uint64_t explore_access(enum explore_kind kind, const void *address, uint32_t bytes, uint64_t value,
-	uint64_t expected, memory_order order)
+static uint64_t access_any(enum explore_kind kind, const void *address, uint32_t bytes,
+	uint64_t value, uint64_t expected, memory_order order)
 {
 	struct memory_operation operation;
 	struct thread *self;
@@ -384,6 +390,22 @@ uint64_t explore_access(enum explore_kind kind, const void *address, uint32_t by
 		return memory_perform((uint32_t)current, &operation, 0);
 	self->operation = operation;
 	return wait_for_turn(self);
+}
+
+uint64_t explore_access(enum explore_kind kind, const void *address, uint32_t bytes, uint64_t value,
+	uint64_t expected, memory_order order)
+{
+	uint64_t found = access_any(kind, address, bytes, value, expected, order);
+
+	if (kind == EXPLORE_LOAD && poison.why && found == poison.value)
+		explore_fail(poison.why);
+	return found;
+}
+
+void explore_poison(uint64_t value, const char *why)
+{
+	poison.value = value;
+	poison.why = why;
 }
 
 uint32_t explore_choose(uint32_t n)
@@ -589,6 +611,7 @@ static void begin_execution(void)
 	memset(explore_ghost, 0, sizeof(explore_ghost));
 	watched_count = 0;
 	watched_locks_bytes = 0;
+	poison.why = NULL;
 	memory_reset();
 	scenario->setup();
 	make_locations();
