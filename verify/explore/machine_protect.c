@@ -8,8 +8,7 @@
 #define REGIONS	     16
 #define REGIONS_SEEN 6 /* records that a scenario uses */
 #define PINS	     4
-#define TABLES_FIXED 2 /* the root, and the one below it that all pages share */
-#define TABLES_MAX   (TABLES_FIXED + 6)
+#define TABLES_MAX   (MACHINE_TABLES_FIXED + 6)
 #define ENTRIES	     (1u << NPT_LEVEL_BITS)
 #define POOL_HPA     0x7f000000ull /* what the tables call the memory */
 #define POISON	     0xdeaddeaddeaddeaeull /* not present, whoever should take it for an entry */
@@ -175,7 +174,7 @@ void machine_protect_setup(uint32_t table_count)
 	memset(nested, 0, sizeof(nested));
 	memset(writers, 0, sizeof(writers));
 	memset(&machine_protect, 0, sizeof(machine_protect));
-	setup_tables(TABLES_FIXED + table_count);
+	setup_tables(MACHINE_TABLES_FIXED + table_count);
 	protect_init(&machine_protect, &config);
 	/* Before there is RAM: what has not been given yet has not been withheld. */
 	machine_protect_map(0, MACHINE_PAGES, ACCESS_ALL);

@@ -14,14 +14,15 @@
 #include "machine.h"
 #include "platform/svm/npt.h"
 
-#define MACHINE_PAGE_BYTES (2 * PAGE_SIZE)
+#define MACHINE_PAGE_BYTES   (2 * PAGE_SIZE)
+#define MACHINE_TABLES_FIXED 2 /* the root, and the one below it that all pages share */
 
 extern struct protect machine_protect;
 extern struct npt_space machine_npt;
 
 /*
  * machine_setup, and everything may be done with every page; `tables` pages for tables, besides those
- * that are always in use. Whatever is in a page that is free, nobody may load it.
+ * that are always in use (MACHINE_TABLES_FIXED). Whatever is in a page that is free, nobody may load it.
  */
 void machine_protect_setup(uint32_t tables);
 
