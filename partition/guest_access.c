@@ -98,20 +98,25 @@ static bool read_entry(void *arg, gpa_t gpa, void *data, size_t size)
 	return true;
 }
 
-static bool mark_entry(void *arg, gpa_t gpa, uint64_t expected, uint64_t desired, size_t size)
+static enum walk_exchange mark_entry(
+	void *arg, gpa_t gpa, uint64_t expected, uint64_t desired, size_t size)
 {
 	const struct walker *walker = arg;
 	void *entry = guest_ram_of(walker->vp, walker->vtl, gpa, size, ACCESS_READ | ACCESS_WRITE);
 
+	bool same;
+
 	if (!entry) {
-		return false;
+		return WALK_REFUSED;
 	}
 	/* Locked, as the processor's own walker does it: the guest may change the entry meanwhile. */
 	if (size == 8) {
-		return __sync_bool_compare_and_swap((uint64_t *)entry, expected, desired);
+		same = __sync_bool_compare_and_swap((uint64_t *)entry, expected, desired);
+	} else {
+		same = __sync_bool_compare_and_swap(
+			(uint32_t *)entry, (uint32_t)expected, (uint32_t)desired);
 	}
-	return __sync_bool_compare_and_swap(
-		(uint32_t *)entry, (uint32_t)expected, (uint32_t)desired);
+	return same ? WALK_EXCHANGED : WALK_DIFFERS;
 }
 
 /* What a walk goes by, out of the state of that VTL; and WALK_USER if it runs programs. */
