@@ -50,10 +50,10 @@ static void run_begin(struct run *run, vp_id_t vp, enum run_state state)
 	 */
 	atomic_u64_store(&own->word, (word & ~RUN_STATE_MASK) | state, memory_order_release);
 	/*
-	 * R1, pairs with R2 and with R6: after it the VP looks for
-	 * requests. Without it the store above may be late: the VP finds no request, the initiator
-	 * finds it in VTL2 and sends no kick, and the VP runs on with a translation that is stale,
-	 * or sleeps through what it was asked.
+	 * R1, pairs with R2, with R6, and with F10 (core/flush): after it the VP looks for requests.
+	 * Without it the store above may be late: the VP finds no request, the initiator finds it
+	 * in VTL2 and sends no kick, and the VP runs on with a translation that is stale, or sleeps
+	 * through what it was asked.
 	 */
 	atomic_fence(memory_order_seq_cst);
 }
@@ -142,9 +142,9 @@ enum run_kick run_kick(struct run *run, vp_id_t target, uint32_t states, uint64_
 void run_wait_left(struct run *run, vp_id_t target, uint64_t word)
 {
 	/*
-	 * R5, pairs with R3: what the VP did in the stay that is over is before what the initiator
-	 * does next, and so is a TLB lock taken for it. Without it a page may be reused while the
-	 * last access through the old translation is still on its way.
+	 * R5, pairs with R3 and R9: what the VP did in the stay that is over is before what the
+	 * initiator does next, and so is a TLB lock taken for it. Without it a page may be reused
+	 * while the last access through the old translation is still on its way.
 	 */
 	while (atomic_u64_load(&run->vps[target].word, memory_order_acquire) == word) {
 		if (run->pauses)
@@ -164,8 +164,9 @@ struct run_cancelled run_cancel_mask(
 	bool more = true;
 
 	/*
-	 * R2, pairs with R1: the requests that the caller made are before it, the look at the run
-	 * states after it. Without it a look may be early: the VP is found in VTL2 although it has
+	 * R2, pairs with R1, and with T1 (core/tlblock): the requests that the caller made are
+	 * before it, and what it wrote into tables; the look at the run states, and at TLB locks,
+	 * comes after it. Without it a look may be early: the VP is found in VTL2 although it has
 	 * begun to run, and its own look at the queue was before the request.
 	 */
 	atomic_fence(memory_order_seq_cst);

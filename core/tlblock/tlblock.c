@@ -38,8 +38,9 @@ void tlblock_take(struct tlblock *tlblock, vp_id_t vp, enum vtl vtl, enum vtl by
 	/* Relaxed: T1 orders it against the walk; R3 publishes a lock taken for an exit. */
 	atomic_u64_store(&lock->turn, turn + 1, memory_order_relaxed);
 	/*
-	 * T1, pairs with R2: the walk comes after it. Without it the walk may be early and find the
-	 * old tables although the initiator does not find the lock.
+	 * T1, pairs with R2, and so with N5 (core/protect), which is before that: the walk comes
+	 * after it, and the look at what is withheld. Without it they may be early and find the old
+	 * tables although the initiator does not find the lock.
 	 */
 	atomic_fence(memory_order_seq_cst);
 }

@@ -12,13 +12,10 @@
 #include "core/protect/protect_ops.h"
 #include "parapet/types.h"
 
-/* The explorer has smaller tables, and with them smaller pages of the two upper sizes. */
-#ifndef SIM_NPT_LEVEL_BITS
 #define SIM_NPT_LEVEL_BITS 9
 #define SIM_NPT_GIGS	   3
-#endif
-#define SIM_NPT_ENTRIES	 (1u << SIM_NPT_LEVEL_BITS)
-#define SIM_NPT_TOP_BITS (PAGE_BITS + 2 * SIM_NPT_LEVEL_BITS)
+#define SIM_NPT_ENTRIES	   (1u << SIM_NPT_LEVEL_BITS)
+#define SIM_NPT_TOP_BITS   (PAGE_BITS + 2 * SIM_NPT_LEVEL_BITS)
 
 /*
  * An entry is a leaf with ACCESS_ bits, or the number of a table page and how often that page had

@@ -3,11 +3,13 @@
 #include "platform/svm/npt.h"
 
 #define LEVELS	    4
-#define ENTRIES	    512
-#define ADDRESS_END (1ull << 48)
+#define ENTRIES	    (1u << NPT_LEVEL_BITS)
+#define ADDRESS_END (1ull << (PAGE_BITS + LEVELS * NPT_LEVEL_BITS))
 #define SPARE_PAGES 256 /* for devices, each of which may need two pages of its own */
 /* A nested walk is a user access; tables are limited by their leaves alone. */
 #define TABLE_BITS (PTE_PRESENT | PTE_WRITE | PTE_USER | PTE_ACCESSED)
+
+_Static_assert(ENTRIES * sizeof(struct atomic_u64) <= PAGE_SIZE, "a table is a page of the pool");
 
 /* One range on its way into the tables. */
 struct npt_write {
@@ -31,7 +33,7 @@ struct npt_need {
 
 static uint64_t level_bytes(int level)
 {
-	return 1ull << (PAGE_BITS + 9 * (level - 1));
+	return 1ull << (PAGE_BITS + NPT_LEVEL_BITS * (level - 1));
 }
 
 /* Can one entry of this level say that `access` goes for all that it covers? */

@@ -16,6 +16,11 @@
 
 #define NPT_TREES 2 /* VTL0's and VTL1's */
 
+/* Bits of address to a level. The explorer's tables are smaller. */
+#ifndef NPT_LEVEL_BITS
+#define NPT_LEVEL_BITS 9
+#endif
+
 struct npt {
 	struct npt_pool *pool;
 	struct atomic_u64 *root;

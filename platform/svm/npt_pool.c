@@ -43,7 +43,8 @@ struct atomic_u64 *npt_pool_take(struct npt_pool *pool)
 {
 	/*
 	 * There is a bit for each reservation. Others may take the one that this turn would have
-	 * found and leave one behind it: then there is another turn, and somebody has got on.
+	 * found and leave one behind it: then there is another turn, and somebody has got on. Or
+	 * the number is seen before the bit, which is on its way.
 	 */
 	for (;;) {
 		for (uint32_t word = 0; word < NPT_POOL_WORDS(pool->pages); word++) {
@@ -53,8 +54,9 @@ struct atomic_u64 *npt_pool_take(struct npt_pool *pool)
 			while (bits) {
 				uint64_t bit = bits & -bits;
 				/*
-				 * N1, pairs with N2: whoever walked the page before has done so.
-				 * Without it the page is filled while it is still being read.
+				 * N1, pairs with N2: whoever walked or wrote the page before has
+				 * done so. Without it the page is filled while it is still being
+				 * read, and what was written there before comes out on top.
 				 */
 				uint64_t before = atomic_u64_fetch_and(
 					&pool->free[word], ~bit, memory_order_acquire);
@@ -67,6 +69,7 @@ struct atomic_u64 *npt_pool_take(struct npt_pool *pool)
 				bits = before & ~bit;
 			}
 		}
+		atomic_relax();
 	}
 }
 

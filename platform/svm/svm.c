@@ -21,6 +21,7 @@
 #define VMMCALL_BYTES	3 /* where the processor does not say: the TLFS knows no prefixes to it */
 
 _Static_assert(offsetof(struct svm_vp, vp.registers.gpr) == 0, "svm_enter.S gets the array");
+_Static_assert(NPT_LEVEL_BITS == 9, "APM volume 2, 5.3: the processor walks tables of 512");
 
 void svm_enter(uint64_t vmcb, uint64_t *gpr, uint64_t host_vmcb);
 extern const char svm_exited[]; /* where it goes on after the guest's exit */

@@ -22,6 +22,7 @@
 #define WORDS_MAX      512
 #define NAME_MAX_BYTES 40
 #define WATCHED_MAX    16
+#define LOCKS_MAX      4
 
 enum thread_status {
 	READY,
@@ -78,8 +79,17 @@ static struct {
 	size_t bytes;
 } watched[WATCHED_MAX];
 static uint32_t watched_count;
-static const char *watched_locks;
-static size_t watched_locks_bytes;
+static struct {
+	const char *memory;
+	size_t bytes;
+} watched_locks[LOCKS_MAX];
+static uint32_t watched_locks_count;
+
+/* What nobody may find. */
+static struct {
+	uint64_t value;
+	const char *why; /* NULL: there is no such value */
+} poison;
 
 static uint32_t choice[STEPS_MAX];
 static uint32_t choice_limit[STEPS_MAX];
@@ -311,8 +321,12 @@ void explore_watch(const void *memory, size_t bytes)
 
 void explore_watch_locks(const void *locks, size_t bytes)
 {
-	watched_locks = locks;
-	watched_locks_bytes = bytes;
+	if (watched_locks_count == LOCKS_MAX) {
+		fprintf(stderr, "explore: too many locks to watch\n");
+		exit(2);
+	}
+	watched_locks[watched_locks_count].memory = locks;
+	watched_locks[watched_locks_count++].bytes = bytes;
 }
 
 static uint64_t hash_watched(uint64_t hash)
@@ -328,17 +342,26 @@ static uint64_t hash_watched(uint64_t hash)
 	return hash;
 }
 
+static bool is_lock(const char *address)
+{
+	for (uint32_t i = 0; i < watched_locks_count; i++) {
+		if ((size_t)(address - watched_locks[i].memory) < watched_locks[i].bytes)
+			return true;
+	}
+	return false;
+}
+
 static uint64_t wait_for_turn(struct thread *self)
 {
 	yield_to_scheduler();
 	self->history = memory_mix(self->history, self->answer + 1);
-	if ((size_t)((const char *)self->address - watched_locks) < watched_locks_bytes)
+	if (is_lock(self->address))
 		self->history = hash_watched(self->history);
 	return self->answer;
 }
 
-uint64_t explore_access(enum explore_kind kind, const void *address, uint32_t bytes, uint64_t value,
-	uint64_t expected, memory_order order)
+static uint64_t access_any(enum explore_kind kind, const void *address, uint32_t bytes,
+	uint64_t value, uint64_t expected, memory_order order)
 {
 	struct memory_operation operation;
 	struct thread *self;
@@ -384,6 +407,22 @@ uint64_t explore_access(enum explore_kind kind, const void *address, uint32_t by
 		return memory_perform((uint32_t)current, &operation, 0);
 	self->operation = operation;
 	return wait_for_turn(self);
+}
+
+uint64_t explore_access(enum explore_kind kind, const void *address, uint32_t bytes, uint64_t value,
+	uint64_t expected, memory_order order)
+{
+	uint64_t found = access_any(kind, address, bytes, value, expected, order);
+
+	if (kind == EXPLORE_LOAD && poison.why && found == poison.value)
+		explore_fail(poison.why);
+	return found;
+}
+
+void explore_poison(uint64_t value, const char *why)
+{
+	poison.value = value;
+	poison.why = why;
 }
 
 uint32_t explore_choose(uint32_t n)
@@ -588,7 +627,8 @@ static void begin_execution(void)
 	failure = NULL;
 	memset(explore_ghost, 0, sizeof(explore_ghost));
 	watched_count = 0;
-	watched_locks_bytes = 0;
+	watched_locks_count = 0;
+	poison.why = NULL;
 	memory_reset();
 	scenario->setup();
 	make_locations();

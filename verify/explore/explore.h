@@ -79,6 +79,12 @@ extern uint64_t explore_ghost[EXPLORE_GHOSTS];
 void explore_watch(const void *memory, size_t bytes);
 void explore_watch_locks(const void *locks, size_t bytes);
 
+/*
+ * In setup: whoever loads this value fails, for this reason. It stands for whatever memory holds that
+ * nobody may look at.
+ */
+void explore_poison(uint64_t value, const char *why);
+
 /* Whether this is setup (or the end), where there are no threads. */
 bool explore_in_setup(void);
 

@@ -3,37 +3,43 @@
 
 #include <string.h>
 
+#include "machine_nested.h"
+
 #define REGIONS	     16
 #define REGIONS_SEEN 6 /* records that a scenario uses */
 #define PINS	     4
-#define TABLES_MAX   6
+#define TABLES_MAX   (MACHINE_TABLES_FIXED + 6)
+#define ENTRIES	     (1u << NPT_LEVEL_BITS)
+#define POOL_HPA     0x7f000000ull /* what the tables call the memory */
+#define POISON	     0xdeaddeaddeaddeaeull /* not present, whoever should take it for an entry */
+
+_Static_assert(MACHINE_PAGES *MACHINE_PAGE_BYTES == PAGE_SIZE << 3 * NPT_LEVEL_BITS,
+	"one entry of the root for all pages");
+_Static_assert(!(POISON & 1), "not present");
 
 struct protect machine_protect;
-struct sim_npt machine_npt;
-struct sim_npt_pool machine_pool;
+struct npt_space machine_npt;
 
-static struct sim_npt_page tables[TABLES_MAX];
+static _Alignas(PAGE_SIZE) struct atomic_u64 tables[TABLES_MAX][PAGE_SIZE / 8];
+static struct atomic_u64 tables_free[NPT_POOL_WORDS(TABLES_MAX)];
+static uint32_t tables_next[TABLES_MAX];
 static struct protect_vp protect_vps[MACHINE_VPS];
 static struct block_region regions[REGIONS];
 static struct protect_pinned pins[PINS];
 static struct protect_transaction transactions[MACHINE_VPS];
-static struct sim_nested nested[MACHINE_VPS];
+static struct machine_nested nested[MACHINE_VPS];
 static bool emulates[MACHINE_VPS]; /* VTL2 may write for the guest, until it releases its lock */
 /* Written with the tables: whoever does not see the other's is not alone under the lock. */
-static struct atomic_u64 writers[SIM_NPT_GIGS];
+static struct atomic_u64 writers[PROTECT_TABLE_SHARDS];
 
 static bool can(void *platform, enum vtl target, uint32_t access)
 {
-	(void)platform;
-	(void)target;
-	(void)access;
-	return true;
+	return npt_protect_ops.can(platform, target, access);
 }
 
 static bool prepare(void *platform, struct protect_batch *batch)
 {
-	(void)platform;
-	return sim_npt_prepare(&machine_npt, batch);
+	return npt_protect_ops.prepare(platform, batch);
 }
 
 static void alone_step(void *argument)
@@ -48,36 +54,37 @@ static void alone_step(void *argument)
 
 static void write(void *platform, struct protect_batch *batch)
 {
-	(void)platform;
 	if (!explore_in_setup())
-		explore_step(alone_step, &writers[batch->ranges[0].base >> SIM_NPT_TOP_BITS],
+		explore_step(alone_step,
+			&writers[batch->ranges[0].base / PROTECT_TABLE_SHARD_BYTES],
 			"writes tables");
-	sim_npt_write(&machine_npt, batch);
+	npt_protect_ops.write(platform, batch);
 }
 
 static uint32_t access_now(void *platform, enum vtl target, gpa_t gpa)
 {
-	bool freed = false;
-	uint32_t access = sim_npt_access(&machine_npt, gpa, &freed);
-
-	(void)platform;
-	(void)target;
-	if (freed)
-		explore_fail("VTL2 walks a table page that has been freed");
-	return access;
+	return npt_protect_ops.access(platform, target, gpa);
 }
 
 static struct protect_pages join(
 	void *platform, struct protect_pages first, struct protect_pages second)
 {
-	(void)platform;
-	return sim_npt_join(&machine_pool, first, second);
+	return npt_protect_ops.join(platform, first, second);
+}
+
+void machine_protect_release(struct protect_pages pages)
+{
+	/* Relaxed: N2 follows. */
+	for (uint32_t page = pages.first; page; page = tables_next[page - 1])
+		for (uint32_t i = 0; i < ENTRIES; i++)
+			atomic_u64_store(&tables[page - 1][i], POISON, memory_order_relaxed);
+	npt_protect_ops.release(&machine_npt, pages);
 }
 
 static void release(void *platform, struct protect_pages pages)
 {
 	(void)platform;
-	sim_npt_release(&machine_pool, pages);
+	machine_protect_release(pages);
 }
 
 static void broken(const char *what)
@@ -101,17 +108,13 @@ static void name_words(void)
 	for (uint32_t i = 0; i < PROTECT_TABLE_SHARDS; i++)
 		explore_name(&machine_protect.table_lock[i].taken, "table_lock[%u]", i);
 	explore_name(&machine_protect.record_lock.taken, "record_lock");
-	for (uint32_t i = 0; i < SIM_NPT_GIGS; i++) {
-		explore_name(&machine_npt.gig[i], "gig[%u]", i);
+	for (uint32_t i = 0; i < PROTECT_TABLE_SHARDS; i++)
 		explore_name(&writers[i], "writers[%u]", i);
-	}
-	for (uint32_t i = 0; i < TABLES_MAX; i++) {
-		explore_name(&tables[i].life, "table[%u].life", i);
-		for (uint32_t j = 0; j < SIM_NPT_ENTRIES; j++)
-			explore_name(&tables[i].entry[j], "table[%u].entry[%u]", i, j);
-	}
-	explore_name(&machine_pool.used, "pool.used");
-	explore_name(&machine_pool.hand, "pool.hand");
+	for (uint32_t i = 0; i < TABLES_MAX; i++)
+		for (uint32_t j = 0; j < ENTRIES; j++)
+			explore_name(&tables[i][j], "table[%u].entry[%u]", i, j);
+	explore_name(tables_free, "pool.free");
+	explore_name(&machine_npt.pool.left, "pool.left");
 }
 
 /* What is plain and under locks. */
@@ -125,10 +128,27 @@ static void watch(void)
 	explore_watch(from, (size_t)(to - from));
 	explore_watch(regions, REGIONS_SEEN * sizeof(*regions));
 	explore_watch(pins, sizeof(*pins));
-	for (uint32_t i = 0; i < machine_pool.count; i++)
-		explore_watch(&tables[i].next, sizeof(tables[i].next));
+	explore_watch(tables_next, sizeof(tables_next));
 	for (vp_id_t vp = 0; vp < MACHINE_VPS; vp++)
 		explore_watch(protect_vps[vp].pending, sizeof(protect_vps[vp].pending));
+}
+
+static gpa_t gpa_of(uint32_t page)
+{
+	return GPA(page * MACHINE_PAGE_BYTES);
+}
+
+static void setup_tables(uint32_t count)
+{
+	memset(tables_free, 0, sizeof(tables_free));
+	memset(tables_next, 0, sizeof(tables_next));
+	for (uint32_t i = 0; i < TABLES_MAX; i++)
+		for (uint32_t j = 0; j < ENTRIES; j++)
+			atomic_u64_store(&tables[i][j], POISON, memory_order_relaxed);
+	explore_poison(POISON, "a table page is walked that is free, or was never filled");
+	npt_pool_init(&machine_npt.pool, tables, POOL_HPA, count, tables_free, tables_next);
+	if (!npt_space_init(&machine_npt, 1, true))
+		explore_fail("there is no room for the tables");
 }
 
 void machine_protect_setup(uint32_t table_count)
@@ -138,6 +158,7 @@ void machine_protect_setup(uint32_t table_count)
 		.vps = protect_vps,
 		.flush = &machine_flush,
 		.ops = &ops,
+		.platform = &machine_npt,
 		.broken = broken,
 		.targets = 1,
 		.region = regions,
@@ -147,35 +168,25 @@ void machine_protect_setup(uint32_t table_count)
 	};
 
 	machine_setup();
-	memset(tables, 0, sizeof(tables));
 	memset(protect_vps, 0, sizeof(protect_vps));
 	memset(regions, 0, sizeof(regions));
 	memset(pins, 0, sizeof(pins));
 	memset(nested, 0, sizeof(nested));
 	memset(writers, 0, sizeof(writers));
 	memset(&machine_protect, 0, sizeof(machine_protect));
-	sim_npt_pool_init(&machine_pool, tables, table_count);
-	sim_npt_init(&machine_npt, &machine_pool, ACCESS_ALL);
+	setup_tables(MACHINE_TABLES_FIXED + table_count);
 	protect_init(&machine_protect, &config);
+	/* Before there is RAM: what has not been given yet has not been withheld. */
+	machine_protect_map(0, MACHINE_PAGES, ACCESS_ALL);
 	protect_set_ram(&machine_protect, &ram, 1);
 	watch();
 	if (explore_names_wanted())
 		name_words();
 }
 
-static gpa_t gpa_of(uint32_t page)
-{
-	return GPA(page * MACHINE_PAGE_BYTES);
-}
-
 static uint32_t may(vp_id_t vp, uint32_t page)
 {
-	bool freed = false;
-	uint32_t access = sim_nested_access(&nested[vp], &machine_npt, gpa_of(page), &freed);
-
-	if (freed)
-		explore_fail("a processor walks a table page that has been freed");
-	return access;
+	return machine_nested_access(&nested[vp], &machine_npt, VTL0, gpa_of(page));
 }
 
 void machine_protect_prime(vp_id_t vp, uint32_t page)
@@ -190,7 +201,7 @@ void machine_protect_map(uint32_t page, uint32_t count, uint32_t access)
 
 void machine_protect_flush(vp_id_t vp)
 {
-	sim_nested_flush(&nested[vp]);
+	machine_nested_flush(&nested[vp]);
 }
 
 bool machine_can_write(vp_id_t vp, uint32_t page)
@@ -203,7 +214,7 @@ void machine_write(vp_id_t vp, uint32_t page)
 	if (machine_can_write(vp, page))
 		machine_use(vp, page, 0);
 	else
-		sim_nested_drop(&nested[vp], gpa_of(page));
+		machine_nested_drop(&nested[vp], gpa_of(page));
 }
 
 void machine_write_stay(vp_id_t vp, uint32_t page)
@@ -269,10 +280,5 @@ enum protect_status machine_commit(
 
 uint32_t machine_protect_final(uint32_t page)
 {
-	uint64_t entry =
-		explore_latest_u64(&machine_npt.gig[gpa_of(page).value >> SIM_NPT_TOP_BITS]);
-
-	for (uint32_t bits = SIM_NPT_TOP_BITS; entry & SIM_NPT_TABLE; bits -= SIM_NPT_LEVEL_BITS)
-		entry = explore_latest_u64(sim_npt_entry(&machine_pool, entry, gpa_of(page), bits));
-	return (uint32_t)(entry & ACCESS_ALL);
+	return npt_protect_ops.access(&machine_npt, VTL0, gpa_of(page));
 }

@@ -1,6 +1,6 @@
 /*
- * Permissions on the scenarios' machine: core/protect, a second stage of two entries a table, and for
- * each VP a cache of it. A scenario takes the permission to write away from a page; writing it
+ * Permissions on the scenarios' machine: core/protect, the image's nested tables (platform/svm/npt.c)
+ * with two entries to a table, and for each VP a cache of them. A scenario takes the permission to write away from a page; writing it
  * afterwards is what the oracle of machine.h calls the old translation. What may not enter: anything
  * the core should do itself.
  *
@@ -12,15 +12,18 @@
 
 #include "core/protect/protect.h"
 #include "machine.h"
-#include "platform/sim/sim_npt.h"
+#include "platform/svm/npt.h"
 
-#define MACHINE_PAGE_BYTES (2 * PAGE_SIZE)
+#define MACHINE_PAGE_BYTES   (2 * PAGE_SIZE)
+#define MACHINE_TABLES_FIXED 2 /* the root, and the one below it that all pages share */
 
 extern struct protect machine_protect;
-extern struct sim_npt machine_npt;
-extern struct sim_npt_pool machine_pool;
+extern struct npt_space machine_npt;
 
-/* machine_setup, and everything may be done with every page; `tables` pages for tables. */
+/*
+ * machine_setup, and everything may be done with every page; `tables` pages for tables, besides those
+ * that are always in use (MACHINE_TABLES_FIXED). Whatever is in a page that is free, nobody may load it.
+ */
 void machine_protect_setup(uint32_t tables);
 
 /* In setup: `vp` has in its cache what it needs to use the page. */
@@ -62,6 +65,9 @@ enum protect_status machine_commit_ask(
 void machine_commit_prepare(
 	vp_id_t me, enum vtl by, uint32_t first, uint32_t count, uint32_t access, uint32_t flags);
 enum protect_status machine_commit_prepared(vp_id_t me);
+
+/* As protect_ops: release. The pages become what nobody may load. */
+void machine_protect_release(struct protect_pages pages);
 
 /* What the tables say about the page; at the end. */
 uint32_t machine_protect_final(uint32_t page);

@@ -119,6 +119,7 @@ int main(int argc, char **argv)
 	collect(ring_scenarios, ring_scenario_count);
 	collect(run_scenarios, run_scenario_count);
 	collect(tlblock_scenarios, tlblock_scenario_count);
+	collect(npt_scenarios, npt_scenario_count);
 	collect(protect_scenarios, protect_scenario_count);
 	for (int i = 1; i < argc; i++) {
 		if (strcmp(argv[i], "--short") == 0) {
