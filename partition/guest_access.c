@@ -75,10 +75,12 @@ void guest_release(struct vp *vp)
 	tlblock_release(&vp->partition->tlblock, vp->id, vp->active_vtl, VTL2);
 }
 
-/* Whose tables a walk reads. */
+/* Whose tables a walk reads; and an entry that it may read but not mark, if it met one. */
 struct walker {
 	struct vp *vp;
 	enum vtl vtl;
+	bool refused;
+	gpa_t entry;
 };
 
 static bool read_entry(void *arg, gpa_t gpa, void *data, size_t size)
@@ -100,10 +102,12 @@ static bool read_entry(void *arg, gpa_t gpa, void *data, size_t size)
 
 static bool mark_entry(void *arg, gpa_t gpa, uint64_t expected, uint64_t desired, size_t size)
 {
-	const struct walker *walker = arg;
+	struct walker *walker = arg;
 	void *entry = guest_ram_of(walker->vp, walker->vtl, gpa, size, ACCESS_READ | ACCESS_WRITE);
 
 	if (!entry) {
+		walker->refused = true;
+		walker->entry = gpa;
 		return false;
 	}
 	/* Locked, as the processor's own walker does it: the guest may change the entry meanwhile. */
@@ -153,7 +157,15 @@ enum walk_status guest_walk(struct vp *vp, enum vtl vtl, const struct walk_regis
 	 * on waits for that. A walk that begins after this sees every change flushed before.
 	 */
 	tlblock_take(&vp->partition->tlblock, vp->id, vtl, VTL2);
-	return walk_guest_tables(registers, &memory, address, access, result);
+
+	enum walk_status status = walk_guest_tables(registers, &memory, address, access, result);
+
+	if (walker.refused) {
+		/* The same entry is refused at the next try, and the one after it. */
+		status = WALK_BAD_MEMORY;
+		result->gpa = walker.entry;
+	}
+	return status;
 }
 
 enum walk_status guest_translate(
