@@ -130,8 +130,12 @@ static bool name_page(const struct place *place, u32 msr)
 {
 	u64 before, now;
 
-	if (rdmsrl_safe(msr, &before) || wrmsrl_safe(msr, place->gpa | 1) || rdmsrl_safe(msr, &now))
+	if (rdmsrl_safe(msr, &before))
 		return true;
+	/* What it refuses it forgets. */
+	if (wrmsrl_safe(msr, place->gpa | 1))
+		return !rdmsrl_safe(msr, &now) && now == before;
+	rdmsrl_safe(msr, &now);
 	wrmsrl_safe(msr, before);
 	return now != (place->gpa | 1);
 }
@@ -177,14 +181,19 @@ static bool call(u64 control, u64 vp, u64 element, u64 output)
 	return (u16)status != 0;
 }
 
+static u64 output_of(const struct place *place)
+{
+	return place->gpa + ALIGN_DOWN(place->at - place->alias, BYTES);
+}
+
 static bool call_registers(const struct place *place)
 {
-	return call(CALL_GET_VP_REGISTERS, SELF_VP, REGISTER_VP_INDEX, place->gpa);
+	return call(CALL_GET_VP_REGISTERS, SELF_VP, REGISTER_VP_INDEX, output_of(place));
 }
 
 static bool call_vp_index(const struct place *place)
 {
-	return call(CALL_GET_VP_INDEX, 0, 0, place->gpa);
+	return call(CALL_GET_VP_INDEX, 0, 0, output_of(place));
 }
 
 /* The entry of the second level for an address of the kernel's; it refers to a table. */
@@ -266,8 +275,9 @@ static struct outcome ask(unsigned int d, const struct place *place)
 	memcpy(tools.kept, place->page, PAGE_SIZE);
 	outcome.refused = deputies[d].ask(place);
 	outcome.changed = memcmp(tools.kept, place->page, PAGE_SIZE) != 0;
+	/* Where it has landed although this store does not, that is to be said, not died of. */
 	if (outcome.changed)
-		memcpy(place->alias, tools.kept, PAGE_SIZE);
+		STRING("movsb", 0, tools.kept, place->alias, PAGE_SIZE);
 	return outcome;
 }
 
@@ -350,7 +360,10 @@ void deputy_attack(u8 *text, u8 *rodata, u8 *rodata_end)
 		set_place(0, "code", text, NULL);
 		set_place(1, "read-only data", rodata, NULL);
 		set_place(2, "read-only data", (u8 *)entry, entry);
-		for_each_online_cpu(cpu) ask_all_on(cpu);
+		for (cpu = 0; cpu < nr_cpu_ids; cpu++) {
+			if (cpu_online(cpu))
+				ask_all_on(cpu);
+		}
 	}
 	for (p = 0; p < PLACES; p++) {
 		if (attack.place[p].page)
