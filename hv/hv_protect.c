@@ -56,6 +56,14 @@ static void begin(struct vp *vp)
 		&vp->partition->protect, &vp->protect, vp->id, VTL1, VTL0, PROTECT_VTL_MASK, 0);
 }
 
+static enum protect_status commit(struct vp *vp)
+{
+	enum protect_status status = protect_commit(&vp->partition->protect, &vp->protect);
+
+	vp->protect_suspended |= status == PROTECT_SUSPENDED;
+	return status;
+}
+
 static enum protect_status add(struct vp *vp, uint64_t base, uint64_t bytes, uint32_t access)
 {
 	return protect_add(&vp->partition->protect, &vp->protect, GPA(base), bytes, access);
@@ -113,7 +121,7 @@ uint16_t hv_modify_protection(struct vp *vp, const struct hv_input *input)
 			break;
 		}
 	}
-	committed = protect_commit(&vp->partition->protect, &vp->protect);
+	committed = commit(vp);
 	if (!protect_ok(committed)) {
 		return status_of(committed);
 	}
@@ -157,7 +165,7 @@ uint16_t hv_protect_default(struct vp *vp, uint32_t access)
 			vp, ram->span[i].base, ram->span[i].base + ram->span[i].bytes, access);
 	}
 	if (protect_ok(status)) {
-		status = protect_commit(&vp->partition->protect, &vp->protect);
+		status = commit(vp);
 	}
 	return status_of(status);
 }

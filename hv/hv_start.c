@@ -40,6 +40,9 @@ uint16_t hv_start_vp(struct vp *vp, const struct hv_input *input)
 		return HV_STATUS_INVALID_VP_INDEX;
 	}
 	__builtin_memcpy(&context, &input->words[WORD_CONTEXT], sizeof(context));
+	if (vtl == VTL1 && !vtl_vp_enabled(target)) {
+		return HV_STATUS_INVALID_VTL_STATE;
+	}
 	switch (vtl_start_vp(target, vtl, &context)) {
 	case VTL_OK:
 		return HV_STATUS_SUCCESS;

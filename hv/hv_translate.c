@@ -34,6 +34,7 @@
 #define RESULT_BAD_TABLE_FLAGS	   3
 #define RESULT_UNMAPPED		   4
 #define RESULT_NO_READ_ACCESS	   5
+#define RESULT_NO_WRITE_ACCESS	   6
 #define RESULT_INTERCEPT	   8
 #define CACHE_WRITE_BACK	   (6ull << 32)
 
@@ -67,7 +68,8 @@ static void change_privilege(uint64_t flags, struct walk_registers *registers, u
 	}
 }
 
-static uint64_t failure(enum walk_status status, const struct walk_result *walk)
+static uint64_t failure(
+	const struct partition *partition, enum walk_status status, const struct walk_result *walk)
 {
 	switch (status) {
 	case WALK_PAGE_FAULT:
@@ -77,7 +79,10 @@ static uint64_t failure(enum walk_status status, const struct walk_result *walk)
 		return walk->error_code & WALK_ERROR_PRESENT ? RESULT_PRIVILEGE_VIOLATION
 							     : RESULT_NOT_PRESENT;
 	case WALK_BAD_MEMORY:
-		return RESULT_NO_READ_ACCESS;
+		if (!guest_is_ram(partition, walk->gpa, 1)) {
+			return RESULT_UNMAPPED;
+		}
+		return walk->marking ? RESULT_NO_WRITE_ACCESS : RESULT_NO_READ_ACCESS;
 	default:
 		/* Not canonical, or a table that changes at this moment. */
 		return RESULT_NOT_PRESENT;
@@ -102,7 +107,7 @@ static void translate(
 		guest_walk(vp, vtl, &registers, address, access, flags & SET_TABLE_BITS, &walk);
 
 	if (status != WALK_OK) {
-		answer->result = failure(status, &walk);
+		answer->result = failure(vp->partition, status, &walk);
 		return;
 	}
 	if (!guest_is_ram(vp->partition, GPA(walk.gpa.value & PAGE_MASK), PAGE_SIZE)) {

@@ -18,7 +18,7 @@ void exit_handle_memory(struct vp *vp);
 bool permission_looks_different(struct vp *vp);
 /* Own VP, at a memory fault: in RAM that the VTL may not use like that? True: it has been told. */
 bool permission_is_denied(struct vp *vp);
-/* Own VP: an access to RAM (ACCESS_ bits) that its VTL may not make: counted, and told. */
+/* Own VP: an access to RAM (an ACCESS_ bit) that its VTL may not make: counted, and told. */
 void exit_deny_permission(struct vp *vp, gpa_t gpa, uint32_t access);
 
 #endif

@@ -75,12 +75,10 @@ void guest_release(struct vp *vp)
 	tlblock_release(&vp->partition->tlblock, vp->id, vp->active_vtl, VTL2);
 }
 
-/* Whose tables a walk reads; and an entry that it may read but not mark, if it met one. */
+/* Whose tables a walk reads. */
 struct walker {
 	struct vp *vp;
 	enum vtl vtl;
-	bool refused;
-	gpa_t entry;
 };
 
 static bool read_entry(void *arg, gpa_t gpa, void *data, size_t size)
@@ -100,22 +98,25 @@ static bool read_entry(void *arg, gpa_t gpa, void *data, size_t size)
 	return true;
 }
 
-static bool mark_entry(void *arg, gpa_t gpa, uint64_t expected, uint64_t desired, size_t size)
+static enum walk_exchange mark_entry(
+	void *arg, gpa_t gpa, uint64_t expected, uint64_t desired, size_t size)
 {
-	struct walker *walker = arg;
+	const struct walker *walker = arg;
 	void *entry = guest_ram_of(walker->vp, walker->vtl, gpa, size, ACCESS_READ | ACCESS_WRITE);
 
+	bool same;
+
 	if (!entry) {
-		walker->refused = true;
-		walker->entry = gpa;
-		return false;
+		return WALK_REFUSED;
 	}
 	/* Locked, as the processor's own walker does it: the guest may change the entry meanwhile. */
 	if (size == 8) {
-		return __sync_bool_compare_and_swap((uint64_t *)entry, expected, desired);
+		same = __sync_bool_compare_and_swap((uint64_t *)entry, expected, desired);
+	} else {
+		same = __sync_bool_compare_and_swap(
+			(uint32_t *)entry, (uint32_t)expected, (uint32_t)desired);
 	}
-	return __sync_bool_compare_and_swap(
-		(uint32_t *)entry, (uint32_t)expected, (uint32_t)desired);
+	return same ? WALK_EXCHANGED : WALK_DIFFERS;
 }
 
 /* What a walk goes by, out of the state of that VTL; and WALK_USER if it runs programs. */
@@ -157,15 +158,7 @@ enum walk_status guest_walk(struct vp *vp, enum vtl vtl, const struct walk_regis
 	 * on waits for that. A walk that begins after this sees every change flushed before.
 	 */
 	tlblock_take(&vp->partition->tlblock, vp->id, vtl, VTL2);
-
-	enum walk_status status = walk_guest_tables(registers, &memory, address, access, result);
-
-	if (walker.refused) {
-		/* The same entry is refused at the next try, and the one after it. */
-		status = WALK_BAD_MEMORY;
-		result->gpa = walker.entry;
-	}
-	return status;
+	return walk_guest_tables(registers, &memory, address, access, result);
 }
 
 enum walk_status guest_translate(

@@ -207,8 +207,8 @@ static bool string_element(struct vp *vp, const struct insn *insn)
 		return false; /* the guest's tables are changing */
 	}
 	if (status == WALK_BAD_MEMORY && guest_is_ram(vp->partition, walk.gpa, 1)) {
-		/* A table that the VTL may not read or mark. */
-		exit_deny_permission(vp, walk.gpa, ACCESS_READ | ACCESS_WRITE);
+		/* A table where the VTL may not read, or not mark what is used. */
+		exit_deny_permission(vp, walk.gpa, walk.marking ? ACCESS_WRITE : ACCESS_READ);
 		return false;
 	}
 

@@ -27,7 +27,7 @@ struct access {
 	uint32_t seen_size;
 	uint64_t seen;
 	/* The instruction would do what its VTL may not do with that page: */
-	uint32_t denied; /* ACCESS_ bits */
+	uint32_t denied; /* ACCESS_ bit */
 	gpa_t denied_gpa;
 };
 
@@ -94,8 +94,8 @@ static bool access_translate(struct access *access, gva_t address, uint32_t flag
 	access->error = walk.error_code;
 	*gpa = walk.gpa;
 	if (access->status == WALK_BAD_MEMORY && guest_is_ram(access->vp->partition, walk.gpa, 1)) {
-		/* A table that the VTL may not read or mark. */
-		access->denied = ACCESS_READ | ACCESS_WRITE;
+		/* A table where the VTL may not read, or not mark what is used. */
+		access->denied = walk.marking ? ACCESS_WRITE : ACCESS_READ;
 		access->denied_gpa = walk.gpa;
 	}
 	return access->status == WALK_OK;

@@ -88,6 +88,7 @@ struct vp {
 	struct vtl1 vtl1;
 	struct vtl_synic vtl0_synic; /* registers alone: no message ever waits */
 	struct protect_transaction protect; /* the one that it puts together */
+	bool protect_suspended; /* its VTL1's latest one waits for TLB locks, or has */
 	uint64_t hypercall_input[PAGE_SIZE / sizeof(uint64_t)]; /* the guest's, copied once */
 };
 

@@ -105,7 +105,7 @@ enum vtl_status vtl_start_vp(
 	/* Acquire and release pair with start_serve's, which owns the context in VP_START_CONTEXT. */
 	uint32_t word = atomic_u32_load(&target->start, memory_order_acquire);
 
-	if (!target->start_context || (vtl == VTL1 && !vtl_vp_enabled(target))) {
+	if (!target->start_context) {
 		return VTL_BAD_STATE;
 	}
 	if (!vtl_context_is_valid(target->partition, vtl, context)) {
@@ -242,6 +242,10 @@ static bool wants_notification(struct vp *vp)
 
 void vtl_before_entry(struct vp *vp)
 {
+	if (vp->protect_suspended) {
+		vp->protect_suspended = false;
+		protect_note_ended(&vp->partition->protect, vp->id);
+	}
 	vp->partition->ops->offer_interrupt(vp->platform, vtl_apic_offer(vp));
 	vp->partition->ops->notify_interrupts(vp->platform, wants_notification(vp));
 }

@@ -90,7 +90,7 @@ bool vtl_vp_enabled(const struct vp *vp);
 
 /*
  * Any VP: starts `target`, which waits (for a SIPI, from the guest's point of view), in `vtl` with that
- * context. VTL_BAD_STATE if it runs already, or has no such VTL.
+ * context, which it has. VTL_BAD_STATE if it runs already.
  */
 enum vtl_status vtl_start_vp(
 	struct vp *target, enum vtl vtl, const struct hv_initial_context *context);

@@ -165,7 +165,6 @@ static json_t *make_region(const struct block_region *region)
 		[BLOCK_REGION_DEFERRED] = "deferred",
 	};
 	static const char *const reasons[PROTECT_REASONS] = {
-		[PROTECT_START] = "start",
 		[PROTECT_VTL_MASK] = "vtl-mask",
 		[PROTECT_KERNEL_SEAL] = "kernel-seal",
 		[PROTECT_TEST] = "test",

@@ -303,7 +303,7 @@ static void protect_drop(struct protect *protect, struct protect_transaction *tr
 	protect_unlock_records(protect, transaction->vp);
 }
 
-/* Frees the table pages that only wait for a shootdown. False: there are none. */
+/* Frees the table pages that only wait for a shootdown, or for it to be noticed. False: there are none. */
 static bool protect_recover(struct protect *protect, struct protect_transaction *transaction)
 {
 	bool recovered = false;
@@ -312,7 +312,7 @@ static bool protect_recover(struct protect *protect, struct protect_transaction 
 		bool any;
 
 		protect_lock_records(protect, transaction->vp);
-		protect_records_collect(protect);
+		recovered |= protect_records_collect(protect);
 		any = protect->lazy[target].pages.first != 0;
 		protect_unlock_records(protect, transaction->vp);
 		if (!any)
@@ -392,6 +392,7 @@ static bool protect_settle(struct protect *protect, struct protect_transaction *
 
 	*status = PROTECT_DONE;
 	protect_lock_records(protect, transaction->vp);
+	protect_regions_drop_covered(protect, transaction);
 	protect_regions_note_old(protect, transaction);
 	protect_lock_ranges(protect, transaction);
 	if (!stale) {
@@ -499,6 +500,13 @@ enum protect_status protect_sync(struct protect *protect, vp_id_t vp, enum vtl b
 		return status;
 	protect_wait(protect, vp);
 	return PROTECT_DONE;
+}
+
+void protect_note_ended(struct protect *protect, vp_id_t vp)
+{
+	protect_lock_records(protect, vp);
+	protect_records_collect(protect);
+	protect_unlock_records(protect, vp);
 }
 
 uint32_t protect_access(const struct protect *protect, enum vtl target, gpa_t gpa)

@@ -35,7 +35,6 @@
 
 /* Why a permission changes: for the record alone. */
 enum protect_reason {
-	PROTECT_START, /* the guest's memory as it is opened before the guest runs */
 	PROTECT_VTL_MASK, /* HvCallModifyVtlProtectionMask and its like */
 	PROTECT_KERNEL_SEAL, /* --protect kernel */
 	PROTECT_TEST,
@@ -103,6 +102,7 @@ struct protect_transaction {
 	enum protect_status status; /* PROTECT_DONE, or why it cannot be committed */
 	uint64_t failed; /* after a failed add or commit: an address that it is about */
 	uint64_t number; /* in the order of commits */
+	uint32_t covered; /* records of earlier changes that nobody needs once this one is made */
 	uint32_t count;
 	struct protect_range range[PROTECT_RANGES_MAX]; /* in order, touching ones merged */
 };
@@ -242,6 +242,12 @@ enum protect_status protect_commit(
  * VTL that asks (VTL1 or VTL2), runs on after PROTECT_SUSPENDED. Costs nothing if there is none.
  */
 enum protect_status protect_sync(struct protect *protect, vp_id_t vp, enum vtl by);
+
+/*
+ * Own VP in VTL2, before a VTL runs on whose transaction was PROTECT_SUSPENDED: its records say that
+ * it is over, and its table pages are free. Otherwise the next transaction of anybody's does it.
+ */
+void protect_note_ended(struct protect *protect, vp_id_t vp);
 
 /*
  * Own VP in VTL2, holding the TLB lock of `target` (tlblock_take(.., vp, target, VTL2)): what

@@ -35,8 +35,8 @@ void protect_pins_insert(struct protect *protect, const struct protect_pinned *p
  * --- regions: all under the record lock ---
  */
 
-/* Serves shootdowns that waited for TLB locks and do not any more. */
-void protect_records_collect(struct protect *protect);
+/* Ends shootdowns that waited for TLB locks and do not any more; true if there were some. */
+bool protect_records_collect(struct protect *protect);
 
 /*
  * Numbers the transaction and gives its ranges regions, changing. The answer: whether a region of
@@ -47,6 +47,10 @@ bool protect_regions_open(struct protect *protect, struct protect_transaction *t
 /* All regions of the transaction are in `state` now; for BLOCK_REGION_DEFERRED with `ticket`. */
 void protect_regions_set(struct protect *protect, struct protect_transaction *transaction,
 	enum block_region_state state, uint64_t ticket);
+
+/* It is made: records of stable regions wholly inside one of its ranges say nothing any more. */
+void protect_regions_drop_covered(
+	struct protect *protect, const struct protect_transaction *transaction);
 
 /* What write has found the pages to be before. */
 void protect_regions_note_old(struct protect *protect, struct protect_transaction *transaction);

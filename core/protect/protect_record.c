@@ -60,9 +60,10 @@ static void protect_pending_finish(
 	protect->pending_count--;
 }
 
-void protect_records_collect(struct protect *protect)
+bool protect_records_collect(struct protect *protect)
 {
 	const struct tlblock *tlblock = protect->flush->tlblock;
+	bool some = false;
 
 	for (vp_id_t vp = 0; vp < protect->every_vp.vp_count && protect->pending_count != 0; vp++) {
 		for (uint32_t by = 0; by < TLBLOCK_CALLERS; by++) {
@@ -73,10 +74,13 @@ void protect_records_collect(struct protect *protect)
 			 * so it is not missed here: no count means that they have let go, and T2
 			 * puts what they did before what follows.
 			 */
-			if (pending->on && !tlblock_is_suspended(tlblock, vp, (enum vtl)by))
+			if (pending->on && !tlblock_is_suspended(tlblock, vp, (enum vtl)by)) {
 				protect_pending_finish(protect, vp, (enum vtl)by, pending);
+				some = true;
+			}
 		}
 	}
+	return some;
 }
 
 void protect_quarantine(struct protect *protect, enum vtl target, struct protect_pages pages)
@@ -130,24 +134,39 @@ static bool protect_region_is_covered(
 		region->base + region->bytes;
 }
 
-static bool protect_regions_scan(
-	struct protect *protect, const struct protect_transaction *transaction)
+static bool protect_regions_scan(struct protect *protect, struct protect_transaction *transaction)
 {
 	bool lingers = false;
 
+	transaction->covered = 0;
 	for (uint32_t i = 0; i < protect->region_count; i++) {
-		struct block_region *region = &protect->region[i];
+		const struct block_region *region = &protect->region[i];
 
 		if (region->state == BLOCK_REGION_FREE || region->target != transaction->target)
 			continue;
-		if (region->state == BLOCK_REGION_STABLE) {
-			if (protect_region_is_covered(region, transaction))
-				protect_region_set(protect, region, BLOCK_REGION_FREE);
-		} else if (!lingers) {
+		if (region->state == BLOCK_REGION_STABLE)
+			transaction->covered += protect_region_is_covered(region, transaction);
+		else if (!lingers)
 			lingers = protect_region_lingers(region, transaction);
-		}
 	}
 	return lingers;
+}
+
+void protect_regions_drop_covered(
+	struct protect *protect, const struct protect_transaction *transaction)
+{
+	uint32_t left = transaction->covered;
+
+	/* Others may have used some of them anew, so there may be fewer. */
+	for (uint32_t i = 0; i < protect->region_count && left != 0; i++) {
+		struct block_region *region = &protect->region[i];
+
+		if (region->state == BLOCK_REGION_STABLE && region->target == transaction->target &&
+			protect_region_is_covered(region, transaction)) {
+			protect_region_set(protect, region, BLOCK_REGION_FREE);
+			left--;
+		}
+	}
 }
 
 /* A record that may be used anew: of those that are not busy, one that was made long ago. */
@@ -302,13 +321,12 @@ void protect_wait(struct protect *protect, vp_id_t vp)
 {
 	struct tlblock *tlblock = protect->flush->tlblock;
 
-	if (!tlblock_is_suspended(tlblock, vp, VTL2))
-		return;
-	/* Somebody in VTL2 may be waiting for this VP's in the same way. */
-	tlblock_release_own(tlblock, vp);
-	while (tlblock_is_suspended(tlblock, vp, VTL2))
-		atomic_relax();
-	protect_lock_records(protect, vp);
-	protect_records_collect(protect);
-	protect_unlock_records(protect, vp);
+	if (tlblock_is_suspended(tlblock, vp, VTL2)) {
+		/* Somebody in VTL2 may be waiting for this VP's in the same way. */
+		tlblock_release_own(tlblock, vp);
+		while (tlblock_is_suspended(tlblock, vp, VTL2))
+			atomic_relax();
+	}
+	/* Also when the last holder has let go meanwhile. */
+	protect_note_ended(protect, vp);
 }

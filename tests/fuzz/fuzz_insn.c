@@ -112,13 +112,16 @@ static bool walker_read(void *arg, gpa_t gpa, void *data, size_t size)
 	return supply_agrees(arg);
 }
 
-static bool walker_exchange(void *arg, gpa_t gpa, uint64_t expected, uint64_t desired, size_t size)
+static enum walk_exchange walker_exchange(
+	void *arg, gpa_t gpa, uint64_t expected, uint64_t desired, size_t size)
 {
 	/* Only accessed and dirty bits are ever set, and none is ever cleared. */
 	if (gpa.value % size != 0 || (desired & expected) != expected ||
 		((desired ^ expected) & ~0x60ull) != 0 || desired == expected)
 		abort();
-	return supply_agrees(arg);
+	if (supply_agrees(arg))
+		return WALK_EXCHANGED;
+	return supply_agrees(arg) ? WALK_DIFFERS : WALK_REFUSED;
 }
 
 static void fuzz_walk(struct supply *supply)

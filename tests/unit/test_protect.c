@@ -845,9 +845,7 @@ static void test_suspended(void **state)
 
 	tlblock_release_own(&tlblock, 1);
 	assert_false(tlblock_is_suspended(&tlblock, 0, VTL1));
-	begin(3, VTL1, 0);
-	assert_int_equal(add(SIZE_1G, PAGE_SIZE, ACCESS_ALL), PROTECT_DONE);
-	assert_int_equal(commit(), PROTECT_DONE);
+	protect_note_ended(&protect, 0);
 	assert_int_equal(regions_in(BLOCK_REGION_FLUSHING), 0);
 	assert_int_equal(pages_left(), PAGES - 2);
 }
@@ -950,6 +948,49 @@ static void test_no_memory(void **state)
 	assert_int_equal(add(PAGE_SIZE, PAGE_SIZE, ACCESS_READ), PROTECT_DONE);
 	assert_int_equal(commit(), PROTECT_DONE);
 	assert_int_equal(pages_left(), 0);
+}
+
+/* What failed has not even taken the record away that it would have replaced. */
+static void test_no_memory_leaves_records(void **state)
+{
+	(void)state;
+	assert_int_equal(change(PAGE_SIZE, PAGE_SIZE, ACCESS_READ, 0), PROTECT_DONE);
+	begin(0, VTL1, 0);
+	assert_int_equal(add(PAGE_SIZE, PAGE_SIZE, ACCESS_NONE), PROTECT_DONE);
+	assert_int_equal(add(SIZE_1G, PAGE_SIZE, ACCESS_READ), PROTECT_DONE);
+	assert_int_equal(commit(), PROTECT_NO_MEMORY);
+	assert_int_equal(regions_in(BLOCK_REGION_STABLE), 1);
+	assert_int_equal(regions_in(BLOCK_REGION_FREE), REGIONS - 1);
+	assert_int_equal(region_at(PAGE_SIZE)->new_access, ACCESS_READ);
+	/* And what is done takes it away. */
+	assert_int_equal(change(PAGE_SIZE, PAGE_SIZE, ACCESS_NONE, 0), PROTECT_DONE);
+	assert_int_equal(regions_in(BLOCK_REGION_STABLE), 1);
+	assert_int_equal(region_at(PAGE_SIZE)->new_access, ACCESS_NONE);
+}
+
+static bool prepare_and_release(void *platform, struct protect_batch *batch)
+{
+	bool prepared = npt_protect_ops.prepare(platform, batch);
+
+	tlblock_release_own(&tlblock, 1);
+	return prepared;
+}
+
+/* A shootdown that waited for a TLB lock is over just now: its pages count. */
+static void test_memory_of_an_ended_shootdown(void **state)
+{
+	struct protect_ops ops = npt_protect_ops;
+
+	(void)state;
+	assert_int_equal(change(PAGE_SIZE, PAGE_SIZE, RW, 0), PROTECT_DONE);
+	tlblock_take(&tlblock, 1, VTL0, VTL2);
+	assert_int_equal(change(0, SIZE_1G, ACCESS_READ, 0), PROTECT_SUSPENDED);
+	assert_int_equal(pages_left(), 0);
+	ops.prepare = prepare_and_release;
+	protect.ops = &ops;
+	assert_int_equal(change(SIZE_1G, PAGE_SIZE, ACCESS_READ, 0), PROTECT_DONE);
+	protect.ops = &npt_protect_ops;
+	assert_int_equal(access_at(SIZE_1G), ACCESS_READ);
 }
 
 /* Pages that only wait for a shootdown are had by one when they are needed. */
@@ -1237,7 +1278,11 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_suspended_sync, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_vtl2_waits, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_no_memory, setup_small, teardown),
+		cmocka_unit_test_setup_teardown(
+			test_no_memory_leaves_records, setup_small, teardown),
 		cmocka_unit_test_setup_teardown(test_memory_is_recovered, setup_small, teardown),
+		cmocka_unit_test_setup_teardown(
+			test_memory_of_an_ended_shootdown, setup_small, teardown),
 		cmocka_unit_test_setup_teardown(test_lock_order, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_lock_order_is_asserted, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_shards, setup, teardown),

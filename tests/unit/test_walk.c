@@ -58,7 +58,7 @@ static bool one_in(unsigned int n)
 
 struct machine {
 	uint8_t memory[BYTES];
-	bool refuse_exchange;
+	enum walk_exchange exchange; /* how each ends */
 };
 
 static bool machine_read(void *arg, gpa_t gpa, void *data, size_t size)
@@ -73,7 +73,8 @@ static bool machine_read(void *arg, gpa_t gpa, void *data, size_t size)
 	return true;
 }
 
-static bool machine_exchange(void *arg, gpa_t gpa, uint64_t expected, uint64_t desired, size_t size)
+static enum walk_exchange machine_exchange(
+	void *arg, gpa_t gpa, uint64_t expected, uint64_t desired, size_t size)
 {
 	struct machine *m = arg;
 	uint64_t found = 0;
@@ -83,10 +84,9 @@ static bool machine_exchange(void *arg, gpa_t gpa, uint64_t expected, uint64_t d
 	memcpy(&found, m->memory + gpa.value, size);
 	assert_int_equal(found, expected);
 	assert_int_not_equal(desired, expected);
-	if (m->refuse_exchange)
-		return false;
-	memcpy(m->memory + gpa.value, &desired, size);
-	return true;
+	if (m->exchange == WALK_EXCHANGED)
+		memcpy(m->memory + gpa.value, &desired, size);
+	return m->exchange;
 }
 
 static void put_64(struct machine *m, uint64_t gpa, uint64_t value)
@@ -346,7 +346,7 @@ static void opinion_form(struct opinion *o, uint64_t va)
 	if (!(o->r->cr0 & PG)) {
 		o->status = WALK_OK;
 		o->result = (struct walk_result){GPA((uint32_t)va), 4096,
-			WALK_MAY_WRITE | WALK_MAY_EXECUTE | WALK_MAY_USER, 0};
+			WALK_MAY_WRITE | WALK_MAY_EXECUTE | WALK_MAY_USER, 0, false};
 	} else if (o->r->efer & LMA) {
 		opinion_long(o, va);
 	} else if (o->r->cr4 & PAE) {
@@ -558,12 +558,33 @@ static void reports_an_entry_that_changed(void **state)
 	struct walk_registers r = four_levels(P | W | U);
 
 	(void)state;
-	machine.refuse_exchange = true;
+	machine.exchange = WALK_DIFFERS;
 	assert_int_equal(walk(&r, 0, 0), WALK_CHANGED);
-	machine.refuse_exchange = false;
+	machine.exchange = WALK_EXCHANGED;
 	assert_int_equal(walk(&r, 0, WALK_WRITE), WALK_OK);
-	machine.refuse_exchange = true; /* nothing is left to mark */
+	machine.exchange = WALK_DIFFERS; /* nothing is left to mark */
 	assert_int_equal(walk(&r, 0, WALK_WRITE), WALK_OK);
+}
+
+static void reports_an_entry_that_may_not_be_marked(void **state)
+{
+	struct walk_registers r = four_levels(P | W | U);
+
+	(void)state;
+	machine.exchange = WALK_REFUSED;
+	assert_int_equal(walk(&r, 0, 0), WALK_BAD_MEMORY);
+	assert_int_equal(result.gpa.value, 0x1000);
+	assert_true(result.marking);
+	machine.exchange = WALK_EXCHANGED;
+	assert_int_equal(walk(&r, 0, 0), WALK_OK);
+	machine.exchange = WALK_REFUSED; /* the dirty bit is left */
+	assert_int_equal(walk(&r, 0, 0), WALK_OK);
+	assert_int_equal(walk(&r, 0, WALK_WRITE), WALK_BAD_MEMORY);
+	assert_int_equal(result.gpa.value, 0x4000);
+	/* A table that is not there is something else. */
+	put_64(&machine, 0x3000, 0x7000000 | P);
+	assert_int_equal(walk(&r, 0x3000, 0), WALK_BAD_MEMORY);
+	assert_false(result.marking);
 }
 
 static void write_protect_is_the_supervisors_choice(void **state)
@@ -700,6 +721,7 @@ int main(void)
 		cmocka_unit_test(marks_what_the_access_needs),
 		cmocka_unit_test(marks_nothing_on_a_fault),
 		cmocka_unit_test(reports_an_entry_that_changed),
+		cmocka_unit_test(reports_an_entry_that_may_not_be_marked),
 		cmocka_unit_test(write_protect_is_the_supervisors_choice),
 		cmocka_unit_test(supervisor_stays_out_of_user_pages),
 		cmocka_unit_test(protection_keys),

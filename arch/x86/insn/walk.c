@@ -203,8 +203,9 @@ static void entry_changed(struct walk *walk, unsigned int i, uint64_t desired)
 			walk->entry[j] = desired;
 }
 
-/* Sets accessed bits, and the dirty bit of the leaf; false if an entry is no longer the same. */
-static bool mark_entries(const struct walk_memory *memory, struct walk *walk, uint32_t access)
+/* Sets accessed bits, and the dirty bit of the leaf. */
+static enum walk_status mark_entries(const struct walk_memory *memory, struct walk *walk,
+	uint32_t access, struct walk_result *result)
 {
 	for (unsigned int i = 0; i < walk->count; i++) {
 		bool leaf = i == walk->count - 1;
@@ -216,12 +217,20 @@ static bool mark_entries(const struct walk_memory *memory, struct walk *walk, ui
 			desired |= ENTRY_DIRTY;
 		if (desired == walk->entry[i])
 			continue;
-		if (!memory->compare_exchange(memory->arg, walk->where[i], walk->entry[i], desired,
-			    walk->layout->entry_bytes))
-			return false;
+		switch (memory->compare_exchange(memory->arg, walk->where[i], walk->entry[i],
+			desired, walk->layout->entry_bytes)) {
+		case WALK_EXCHANGED:
+			break;
+		case WALK_DIFFERS:
+			return WALK_CHANGED;
+		case WALK_REFUSED:
+			result->gpa = walk->where[i];
+			result->marking = true;
+			return WALK_BAD_MEMORY;
+		}
 		entry_changed(walk, i, desired);
 	}
-	return true;
+	return WALK_OK;
 }
 
 /*
@@ -290,8 +299,11 @@ static enum walk_status walk_layout(const struct walk_registers *registers,
 		result->error_code = WALK_ERROR_PRESENT;
 	if (result->error_code != 0)
 		return WALK_PAGE_FAULT;
-	if (memory->compare_exchange != NULL && !mark_entries(memory, &walk, access))
-		return WALK_CHANGED;
+	if (memory->compare_exchange != NULL) {
+		status = mark_entries(memory, &walk, access, result);
+		if (status != WALK_OK)
+			return status;
+	}
 
 	leaf = leaf_address(layout, level, walk.entry[walk.count - 1]);
 	result->page_size = 1ull << level_shift(layout, level);

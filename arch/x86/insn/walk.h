@@ -29,16 +29,23 @@ struct walk_registers {
 	bool huge_pages; /* CPUID 0x80000001 EDX bit 26: 1 GiB pages exist */
 };
 
+/* How replacing an entry ended. */
+enum walk_exchange {
+	WALK_EXCHANGED,
+	WALK_DIFFERS, /* it is not what was expected */
+	WALK_REFUSED, /* the guest may not write there */
+};
+
 /* How guest memory is reached; gpa is naturally aligned for the size, which is 4 or 8. */
 struct walk_memory {
 	void *arg;
 	/* Copies size bytes; false if the guest may not have its tables there. */
 	bool (*read)(void *arg, gpa_t gpa, void *data, size_t size);
 	/*
-	 * Atomically replaces the size bytes at gpa by desired if they equal expected; false if
-	 * they do not, or may not be written. NULL: a read-only walk, accessed and dirty bits stay.
+	 * Atomically replaces the size bytes at gpa by desired if they equal expected. NULL: a
+	 * read-only walk, accessed and dirty bits stay.
 	 */
-	bool (*compare_exchange)(
+	enum walk_exchange (*compare_exchange)(
 		void *arg, gpa_t gpa, uint64_t expected, uint64_t desired, size_t size);
 };
 
@@ -52,8 +59,8 @@ enum walk_status {
 	WALK_OK,
 	WALK_PAGE_FAULT, /* inject #PF with the error code; CR2 is the address */
 	WALK_NOT_CANONICAL, /* inject #GP(0), or #SS(0) for an access through SS */
-	WALK_BAD_MEMORY, /* reading an entry was refused: gpa says which */
-	WALK_CHANGED, /* an entry changed or refused its accessed bit: let the guest retry */
+	WALK_BAD_MEMORY, /* reading or marking an entry was refused: gpa says which */
+	WALK_CHANGED, /* an entry changed meanwhile: let the guest retry */
 };
 
 /* Bits of struct walk_result's permissions: what the tables alone grant. */
@@ -74,6 +81,7 @@ struct walk_result {
 	uint64_t page_size; /* WALK_OK: 4 KiB to 1 GiB; 4 KiB without paging */
 	uint32_t permissions; /* WALK_OK: WALK_MAY_WRITE, ... */
 	uint32_t error_code; /* WALK_PAGE_FAULT: WALK_ERROR_PRESENT, ... */
+	bool marking; /* WALK_BAD_MEMORY: the entry was to be written, not read */
 };
 
 /*
