@@ -54,7 +54,8 @@ guest-kernels: $(GUEST)/stress-ng.img
 # The attacker's module, for both kernels, and its script, likewise.
 $(GUEST)/attack/attack-6.12.ko: $(GUEST)/vmlinuz
 $(GUEST)/attack/attack-6.1.ko: $(GUEST)/vmlinuz-6.1
-$(GUEST)/attack/attack-%.ko: scripts/build-module guest/attack/attack.c guest/attack/Kbuild
+$(GUEST)/attack/attack-%.ko: scripts/build-module guest/attack/main.c guest/attack/deputy.c \
+		guest/attack/deputy.h guest/attack/Kbuild
 	$(call say,KBUILD,$@)
 	$(Q)scripts/build-module $(filter $(GUEST)/vmlinuz%,$^) guest/attack $@
 

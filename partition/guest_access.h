@@ -30,7 +30,11 @@ const void *guest_readable(struct vp *vp, gpa_t gpa, uint64_t bytes, uint32_t ac
  */
 void guest_release(struct vp *vp);
 
-/* The guest-physical address of one access (WALK_ bits of walk.h; WALK_USER is added by CPL). */
+/*
+ * The guest-physical address of one access (WALK_ bits of walk.h; WALK_USER is added by CPL). Tables are
+ * the guest's memory too: one that the VTL may not read, or may not mark where that takes marking, is
+ * WALK_BAD_MEMORY, and nothing has changed in it. WALK_CHANGED: the guest executes the instruction again.
+ */
 enum walk_status guest_translate(
 	struct vp *vp, gva_t address, uint32_t access, struct walk_result *result);
 

@@ -176,7 +176,7 @@ static void port_write(struct vp *vp, uint16_t port, uint8_t size, uint32_t valu
 	}
 }
 
-/* One element of INS or OUTS. False: a fault has been injected instead. */
+/* One element of INS or OUTS. False: a fault has been injected instead, or the guest is to try again. */
 static bool string_element(struct vp *vp, const struct insn *insn)
 {
 	struct insn_registers *registers = &vp->platform->registers;
@@ -201,6 +201,14 @@ static bool string_element(struct vp *vp, const struct insn *insn)
 
 	if (status == WALK_PAGE_FAULT) {
 		vp_inject_page_fault(vp, address, walk.error_code);
+		return false;
+	}
+	if (status == WALK_CHANGED) {
+		return false; /* the guest's tables are changing */
+	}
+	if (status == WALK_BAD_MEMORY && guest_is_ram(vp->partition, walk.gpa, 1)) {
+		/* A table where the VTL may not read, or not mark what is used. */
+		exit_deny_permission(vp, walk.gpa, walk.marking ? ACCESS_WRITE : ACCESS_READ);
 		return false;
 	}
 

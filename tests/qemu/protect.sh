@@ -1,13 +1,23 @@
 #!/bin/sh
 # --protect kernel: a module in a stock Linux guest writes to the kernel's code and read-only data on
-# every processor, by every way it has. Without the option every write lands, so the attack is one; with
-# it none does, each is counted, and the kernel's own patching goes on, before and after.
+# every processor, by every way it has, and has Parapet write there. Without the option every write lands,
+# so the attack is one; with it none does, each is counted, and the kernel's own patching goes on, before
+# and after.
 cd "$(dirname "$0")/../.." || exit 1
 . tests/qemu/common.inc
 
 STATS=$WORK/stats.json
 INITRD=$WORK/initrd.img
-ATTEMPTS=48 # of the module, on each processor
+ATTEMPTS=72 # of the module, on each processor
+# What it has Parapet do, in code and in read-only data: accesses of the guest's, counted like its stores;
+# pages of MSRs, counted as MSRs; and what exists with --vsm alone, and so never here. In all, with a walk
+# through one page of data:
+ACCESSES='(insb|insw|insl|movsb|movsl|movsl across pages|page table)'
+MSRS='(hypercall|assist|reference) page'
+ABSENT='((message|event) page|call for registers|call for an index)'
+ASKED_ACCESSES=13
+ASKED_MSRS=6
+ASKED_ABSENT=8
 cat "$GUEST/initrd.img" "$GUEST/attack.img" >"$INITRD" || exit 1
 
 # attack MODE VERSION CPUS APPEND [OPTIONS...]
@@ -46,10 +56,20 @@ outcome() {
 	esac
 }
 
+# asked OUTCOME CPUS COUNT NAMES: of what it has had done on every processor
+asked() {
+	for cpu in $(seq 0 $(($2 - 1))); do
+		[ "$(grep -acE "^attack: deputy: CPU $cpu, [a-z -]+, $4: $1\$" "$WORK/out")" -eq "$3" ] ||
+			return 1
+	done
+}
+
 # counted CPUS: by Parapet too, on each processor; and said, the first ones of each
 counted() {
-	jq -e --argjson n $((ATTEMPTS * $1)) --argjson each $ATTEMPTS '.protect.denied == $n and
-		([.protect.per_vp.denied[] == $each] | all)' "$STATS" >/dev/null || return 1
+	jq -e --argjson cpus "$1" --argjson each $((ATTEMPTS + ASKED_ACCESSES)) \
+		--argjson msrs $((ASKED_MSRS + 4)) '.protect.denied == $cpus * $each and
+		([.protect.per_vp.denied[] == $each] | all) and
+		([.denied.per_vp.msr[] >= $msrs] | all)' "$STATS" >/dev/null || return 1
 	for cpu in $(seq 0 $(($1 - 1))); do
 		[ "$(grep -c "warning: VP $cpu: a write to the sealed kernel" "$WORK/said")" -eq 8 ] ||
 			return 1
@@ -73,11 +93,16 @@ if mode bare; then
 	attack bare 6.12 2 ''
 	well && quiet && outcome landed 2
 	ok "6.12, 2 CPUs, bare: every write lands"
+	asked landed 2 $ASKED_ACCESSES "$ACCESSES"
+	ok "6.12, 2 CPUs, bare: so does every one of the processor's own"
 fi
 if mode paravisor; then
 	attack paravisor 6.12 2 ''
 	well && quiet && outcome landed 2
 	ok "6.12, 2 CPUs, without --protect: every write lands"
+	asked landed 2 $ASKED_ACCESSES "$ACCESSES" && asked landed 2 $ASKED_MSRS "$MSRS" &&
+		asked stopped 2 $ASKED_ABSENT "$ABSENT"
+	ok "6.12, 2 CPUs, without --protect: so does every one that Parapet is had to do"
 	jq -e '.protect.denied == 0 and .protect.transactions == 0' "$STATS" >/dev/null
 	ok "6.12, 2 CPUs, without --protect: nothing is changed or denied"
 	jq -e '[.protect.regions[] | select(.reason == "kernel-seal")] | length == 0' "$STATS" >/dev/null
@@ -94,6 +119,10 @@ if mode paravisor; then
 		ok "$what, --protect kernel: it patches itself, and complains of nothing"
 		outcome stopped "$cpus"
 		ok "$what, --protect kernel: no write lands"
+		asked stopped "$cpus" $ASKED_ACCESSES "$ACCESSES" &&
+			asked stopped "$cpus" $ASKED_MSRS "$MSRS" &&
+			asked stopped "$cpus" $ASKED_ABSENT "$ABSENT"
+		ok "$what, --protect kernel: Parapet is had to do none"
 		counted "$cpus"
 		ok "$what, --protect kernel: each is reported"
 		recorded

@@ -4,7 +4,8 @@
  * processor. It says of each attempt whether it landed, and undoes what did.
  *
  * Ways: "alias", a second, writable mapping of the page; "wp", at its own address with CR0.WP
- * clear; "table", at its own address with the page-table entry changed to writable.
+ * clear; "table", at its own address with the page-table entry changed to writable. And what it can
+ * have others do: deputy.c.
  */
 #include <linux/jump_label.h>
 #include <linux/mm.h>
@@ -12,6 +13,7 @@
 #include <linux/smp.h>
 #include <linux/vmalloc.h>
 #include <asm/pgtable.h>
+#include "deputy.h"
 
 /* From /proc/kallsyms: modules cannot look names up. */
 static ulong text, rodata, syscalls, jumps;
@@ -25,11 +27,13 @@ enum store {
 	STORE_MOV,
 	STORE_XCHG,
 	STORE_STRING,
+	STORE_XADD,
+	STORE_CMPXCHG,
 	STORE_VECTOR,
 	STORES,
 };
 
-static const char *const store_names[] = {"mov", "xchg", "stos", "movups"};
+static const char *const store_names[] = {"mov", "xchg", "stos", "xadd", "cmpxchg", "movups"};
 
 enum way {
 	WAY_ALIAS,
@@ -59,7 +63,7 @@ static bool store_byte(u8 *at, u8 value, enum store store)
 	int faulted = 1;
 	u8 *to = at;
 	unsigned long count = 1;
-	u8 bytes[16], kept[16];
+	u8 bytes[16], kept[16], added, expected;
 
 	switch (store) {
 	case STORE_MOV:
@@ -78,6 +82,20 @@ static bool store_byte(u8 *at, u8 value, enum store store)
 		asm volatile("1: rep stosb\n\txorl %0, %0\n2:\n" _ASM_EXTABLE(1b, 2b)
 			     : "+r"(faulted), "+D"(to), "+c"(count)
 			     : "a"(value)
+			     : "memory");
+		break;
+	case STORE_XADD:
+		added = value - READ_ONCE(*at);
+		asm volatile("1: lock xaddb %1, (%2)\n\txorl %0, %0\n2:\n" _ASM_EXTABLE(1b, 2b)
+			     : "+r"(faulted), "+q"(added)
+			     : "r"(at)
+			     : "memory");
+		break;
+	case STORE_CMPXCHG:
+		expected = READ_ONCE(*at);
+		asm volatile("1: lock cmpxchgb %2, (%3)\n\txorl %0, %0\n2:\n" _ASM_EXTABLE(1b, 2b)
+			     : "+r"(faulted), "+a"(expected)
+			     : "q"(value), "r"(at)
 			     : "memory");
 		break;
 	default:
@@ -236,6 +254,7 @@ static int __init attack_init(void)
 		}
 	}
 	pr_info("attack: %u landed, %u stopped, %u odd\n", landed, stopped, odd);
+	deputy_attack((u8 *)text, (u8 *)rodata, (u8 *)jumps);
 	return 0;
 }
 
