@@ -29,6 +29,8 @@
 #define ON_ACCESS  3u
 
 #define VECTOR_STORM 0x42
+#define VECTOR_TICK  0x43
+#define TICK_US	     1000u
 
 /* DR7 for one breakpoint; `size` is 1, 2, 4 or 8 bytes. */
 static uint64_t arm(uint32_t index, uint32_t type, uint32_t size)
@@ -77,11 +79,31 @@ struct seen {
 
 static struct seen all_seen[CPU_COUNT_MAX];
 
+/* #DB and interrupts in the order of their coming, while the first processor is alone. */
+static struct {
+	bool on;
+	uint32_t count;
+	struct event {
+		uint64_t vector, rip, dr6, flags;
+	} event[EVENTS];
+} order;
+
+static void order_note(const struct trap_frame *frame, uint64_t dr6)
+{
+	if (!order.on)
+		return;
+	if (order.count < EVENTS)
+		order.event[order.count] =
+			(struct event){frame->vector, frame->rip, dr6, frame->rflags};
+	order.count++;
+}
+
 static void debug_handle(struct trap_frame *frame)
 {
 	struct seen *seen = &all_seen[cpu_self()->number];
 	uint64_t dr6 = dr6_read();
 
+	order_note(frame, dr6);
 	if (seen->count < EVENTS) {
 		seen->event[seen->count].rip = frame->rip;
 		seen->event[seen->count].dr6 = dr6;
@@ -109,9 +131,25 @@ static volatile uint32_t interrupts;
 
 static void interrupt_handle(struct trap_frame *frame)
 {
-	(void)frame;
+	order_note(frame, 0);
 	interrupts++;
 	apic_eoi();
+}
+
+/* What ends a HLT, without being among what is compared. */
+static _Atomic uint32_t ticks;
+
+static void tick_handle(struct trap_frame *frame)
+{
+	(void)frame;
+	atomic_fetch_add_explicit(&ticks, 1, memory_order_relaxed);
+	apic_eoi();
+}
+
+static void ticks_start(void)
+{
+	atomic_store_explicit(&ticks, 0, memory_order_relaxed);
+	apic_timer_start(VECTOR_TICK | LVT_PERIODIC, TICK_US);
 }
 
 static struct seen *seen_reset(void)
@@ -180,6 +218,19 @@ SNIPPET(snippet_mov_dr, "mov $0x1234000, %eax", "mov %rax, %db1");
 SNIPPET(snippet_mov_from_dr, "nop", "mov %db1, %rax");
 SNIPPET(snippet_pushf, "pushfq", "popfq");
 SNIPPET(snippet_hlt, "sti", "hlt; cli");
+SNIPPET(snippet_sti_wrmsr, "mov $0xc0000080, %ecx; rdmsr", "sti; wrmsr; cli");
+SNIPPET(snippet_sti_mov_ss, "mov %ss, %edx; xor %eax, %eax; xor %ecx, %ecx",
+	"sti; mov %edx, %ss; cpuid; cli");
+SNIPPET(snippet_popf_cpuid, "xor %eax, %eax; xor %ecx, %ecx; pushfq; orq $0x300, (%rsp)",
+	"popfq; cpuid; pushfq; andq $~0x300, (%rsp); popfq");
+SNIPPET(snippet_popf_wrmsr, "mov $0xc0000080, %ecx; rdmsr; pushfq; orq $0x300, (%rsp)",
+	"popfq; wrmsr; pushfq; andq $~0x300, (%rsp); popfq");
+/* VECTOR_STORM to oneself: by the APIC's page, and by a synthetic MSR (only under a paravisor). */
+SNIPPET(snippet_self_ipi, "sti; mov $0xfee00300, %edx; mov $0x44042, %eax",
+	"mov %eax, (%rdx); nop; cli");
+SNIPPET(snippet_self_ipi_one, "sti; mov $0xfee00300, %edx; mov $0x44042, %eax", "mov %eax, (%rdx)");
+SNIPPET(snippet_self_ipi_msr, "sti; mov $0x40000071, %ecx; xor %edx, %edx; mov $0x44042, %eax",
+	"wrmsr; nop; cli");
 SNIPPET(snippet_self_nmi, "mov $0xfee00300, %edx; mov $0x44400, %eax", "mov %eax, (%rdx)");
 SNIPPET(snippet_write, "nop", "movq $1, watched(%rip)");
 SNIPPET(snippet_read, "nop", "mov watched(%rip), %rax");
@@ -326,6 +377,122 @@ static void step_special_test(void)
 		"and the trap after the instruction that sent it");
 }
 
+/* --- steps and interrupts at the same time ------------------------------------------------------------- */
+
+static void order_start(void)
+{
+	seen_reset();
+	interrupts = 0;
+	order.count = 0;
+	order.on = true;
+}
+
+static void order_end(void)
+{
+	order.on = false;
+	interrupts_disable();
+}
+
+/* Shows what came, with TF and RF of the flags that were saved. */
+static void order_answer(const char *name, const char *origin)
+{
+	order_end();
+	print("# answer order, %s: %u", name, order.count);
+	for (uint32_t i = 0; i < order.count && i < EVENTS; i++) {
+		const struct event *event = &order.event[i];
+		uint64_t distance = event->rip - (uint64_t)origin;
+
+		print(event->vector == TRAP_DB ? " #DB" : " interrupt");
+		if (distance < 256)
+			print(" +%lu", distance);
+		print("/%lx%s%s", event->dr6, event->flags & FLAG_TF ? "t" : "",
+			event->flags & FLAG_RF ? "r" : "");
+	}
+	print("\n");
+}
+
+/* How many of those of a kind came with the instruction at `at` next. */
+static uint32_t order_count(uint64_t vector, const char *at)
+{
+	uint32_t times = 0;
+
+	for (uint32_t i = 0; i < order.count && i < EVENTS; i++)
+		times += order.event[i].vector == vector && order.event[i].rip == (uint64_t)at;
+	return times;
+}
+
+/* With an interrupt that waits for IF; the piece itself makes the steps if it is not stepped. */
+static void order_pending(const char *name, const char *code, bool stepped)
+{
+	order_start();
+	apic_ipi_send(0, ICR_SELF | ICR_ASSERT | VECTOR_STORM);
+	if (stepped)
+		step(code);
+	else
+		call(code);
+	order_answer(name, code);
+	tap_equal(interrupts, 1, "steps, and an interrupt that waits: it comes");
+}
+
+/* What a step over an instruction that sends an interrupt to oneself must give: the trap goes first. */
+static void order_sent(const char *name, const char *code, const char *at)
+{
+	const char *next = at + 2; /* both instructions have two bytes */
+	uint32_t trap = 0;
+
+	order_start();
+	step(code);
+	order_end();
+	while (trap < order.count && trap < EVENTS - 2 && order.event[trap].rip != (uint64_t)next)
+		trap++;
+	tap_check(order_count(TRAP_DB, next) == 1 && order_count(VECTOR_STORM, next) == 1 &&
+			order.event[trap].vector == TRAP_DB &&
+			(order.event[trap].dr6 & 0xe00f) == DR6_STEP &&
+			(order.event[trap + 1].flags & FLAG_TF) && interrupts == 1,
+		"single step over %s: the trap, then the interrupt, both behind it", name);
+}
+
+static void order_test(void)
+{
+	order_pending("STI, CPUID", snippet_sti_cpuid, true);
+	order_pending("STI, WRMSR", snippet_sti_wrmsr, true);
+	order_pending("STI, MOV SS, CPUID", snippet_sti_mov_ss, true);
+	order_pending("POPF, CPUID", snippet_popf_cpuid, false);
+	order_pending("POPF, WRMSR", snippet_popf_wrmsr, false);
+	order_sent("an IPI to oneself", snippet_self_ipi, snippet_self_ipi_at);
+	order_answer("an IPI to oneself", snippet_self_ipi);
+
+	/* An interrupt comes before a breakpoint on the same instruction. */
+	order_start();
+	dr0_write((uint64_t)snippet_self_ipi_one_next);
+	dr7_write(arm(0, ON_EXECUTE, 1));
+	call(snippet_self_ipi_one);
+	dr7_write(DR7_FIXED);
+	dr0_write(0);
+	order_answer("an IPI to oneself, a breakpoint behind it", snippet_self_ipi_one);
+	tap_check(order.count == 2 && order_count(TRAP_DB, snippet_self_ipi_one_next) == 1 &&
+			order_count(VECTOR_STORM, snippet_self_ipi_one_next) == 1 &&
+			order.event[0].vector == VECTOR_STORM,
+		"a breakpoint behind an IPI to oneself: the interrupt, then the hit");
+
+	/* In the shadow of STI it is the other way round, and the HLT sleeps until something else comes. */
+	ticks_start();
+	order_start();
+	apic_ipi_send(0, ICR_SELF | ICR_ASSERT | VECTOR_STORM);
+	dr0_write((uint64_t)snippet_hlt_at);
+	dr7_write(arm(0, ON_EXECUTE, 1));
+	call(snippet_hlt);
+	dr7_write(DR7_FIXED);
+	dr0_write(0);
+	apic_timer_stop();
+	order_answer("STI, a breakpoint on HLT", snippet_hlt);
+	tap_check(order.count == 2 && order_count(TRAP_DB, snippet_hlt_at) == 1 &&
+			order_count(VECTOR_STORM, snippet_hlt_at) == 1 &&
+			order.event[0].vector == TRAP_DB,
+		"a breakpoint on HLT behind STI: the hit, then the interrupt that waits");
+	tap_check(atomic_load_explicit(&ticks, memory_order_relaxed) > 0, "and then it halts");
+}
+
 /* An instruction that faults has no trap behind it. */
 static void vmmcall_run(void *argument)
 {
@@ -367,6 +534,7 @@ static void hypercall_test(void)
 		    "single step over a hypercall: one trap before, one after"))
 		answer("hypercall", (uint64_t)hv_page);
 	tap_equal(flush_result, HV_SUCCESS, "and the call succeeds");
+	order_sent("an IPI to oneself by MSR", snippet_self_ipi_msr, snippet_self_ipi_msr_at);
 }
 
 /* --- breakpoints on instructions ----------------------------------------------------------------------- */
@@ -803,11 +971,13 @@ void kernel_main(void)
 	trap_handler_set(TRAP_DB, debug_handle);
 	trap_handler_set(TRAP_NMI, nmi_handle);
 	trap_handler_set(VECTOR_STORM, interrupt_handle);
+	trap_handler_set(VECTOR_TICK, tick_handle);
 	boot_number_get("storm", &storm_hits);
 	boot_number_get("sweep", &sweep);
 	tap_note("%s", boot_has_paravisor() ? "under a paravisor" : "on the bare machine");
 	step_test();
 	step_special_test();
+	order_test();
 	faults_test();
 	hypercall_test();
 	execute_test();
