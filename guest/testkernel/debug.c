@@ -218,6 +218,8 @@ SNIPPET(snippet_mov_dr, "mov $0x1234000, %eax", "mov %rax, %db1");
 SNIPPET(snippet_mov_from_dr, "nop", "mov %db1, %rax");
 SNIPPET(snippet_pushf, "pushfq", "popfq");
 SNIPPET(snippet_hlt, "sti", "hlt; cli");
+SNIPPET(snippet_hlt_open, "sti; nop", "hlt; cli");
+SNIPPET(snippet_hlt_one, "sti", "hlt");
 SNIPPET(snippet_sti_wrmsr, "mov $0xc0000080, %ecx; rdmsr", "sti; wrmsr; cli");
 SNIPPET(snippet_sti_mov_ss, "mov %ss, %edx; xor %eax, %eax; xor %ecx, %ecx",
 	"sti; mov %edx, %ss; cpuid; cli");
@@ -546,6 +548,12 @@ static const struct piece more_pieces[] = {
 	PIECE("POPF", snippet_pushf),
 };
 
+static const struct piece halts[] = {
+	PIECE("HLT", snippet_hlt_open),
+	PIECE("HLT behind STI", snippet_hlt),
+	{"what follows HLT", snippet_hlt_one, snippet_hlt_one_next, snippet_hlt_one_next},
+};
+
 static void execute(const struct piece *piece, uint32_t index)
 {
 	struct seen *seen = seen_reset();
@@ -576,6 +584,15 @@ static void execute_test(void)
 		execute(&pieces[i], i % 4 == 1 ? 2 : i % 4);
 	for (uint32_t i = 0; i < sizeof(more_pieces) / sizeof(more_pieces[0]); i++)
 		execute(&more_pieces[i], i % 4 == 1 ? 2 : i % 4);
+	/* Something must end each HLT, and nothing but what comes after it does. */
+	for (uint32_t i = 0; i < sizeof(halts) / sizeof(halts[0]); i++) {
+		ticks_start();
+		execute(&halts[i], i % 4 == 1 ? 2 : i % 4);
+		apic_timer_stop();
+		interrupts_disable();
+		tap_check(atomic_load_explicit(&ticks, memory_order_relaxed) >= 20,
+			"breakpoint on %s: it halts each time", halts[i].name);
+	}
 	dr0_write(0);
 	dr1_write(0);
 	dr2_write(0);
@@ -963,6 +980,99 @@ static void storm_test(void)
 	tap_note("%lu NMIs came, %lu of them between two steps", nmis, stepping);
 }
 
+/* --- a breakpoint on HLT while NMIs and flushes kick ----------------------------------------------------- */
+
+#define HALTS 1000u
+
+static _Atomic uint32_t halting;
+
+/*
+ * QEMU looks for interrupts between its blocks of translated code. So that a kick often finds the guest
+ * between STI and HLT, a long block ends with the STI; where no other page begins, there would be a block
+ * for each instruction, because of the breakpoint.
+ */
+extern const char late_hlt[], late_hlt_at[];
+__asm__(".pushsection .text\n"
+	".balign 4096\n"
+	".skip 4096 - 300 * 2 - 1\n"
+	"late_hlt:\n"
+	".rept 300; rdtsc; .endr\n"
+	"sti\n"
+	"late_hlt_at: hlt; cli; ret\n"
+	".popsection\n");
+
+static void halt_run(void *argument)
+{
+	struct storm *storm = argument;
+	struct seen *seen = seen_reset();
+
+	seen->wanted = 1;
+	dr0_write((uint64_t)late_hlt_at);
+	dr7_write(arm(0, ON_EXECUTE, 1));
+	apic_timer_start(VECTOR_TICK | LVT_PERIODIC, TICK_US);
+	for (uint32_t i = 0; i < HALTS; i++)
+		call(late_hlt);
+	apic_timer_stop();
+	dr7_write(DR7_FIXED);
+	dr0_write(0);
+	storm->hits = seen->count;
+	storm->strange = seen->strange;
+	storm->nmis = seen->nmis;
+	atomic_fetch_sub_explicit(&halting, 1, memory_order_acq_rel);
+}
+
+/* Nothing but the interrupt that waits at the STI ends the HLT: it must not come before. */
+static void halt_wake_run(void *argument)
+{
+	(void)argument;
+	interrupts_disable();
+	for (uint32_t i = 0; i < HALTS; i++) {
+		apic_ipi_send(0, ICR_SELF | ICR_ASSERT | VECTOR_STORM);
+		call(late_hlt);
+	}
+	atomic_fetch_sub_explicit(&halting, 1, memory_order_acq_rel);
+}
+
+/* On all others, while this one kicks them; says whether they come back. */
+static bool halt_everywhere(void (*function)(void *), bool nmis)
+{
+	uint64_t end = clock_deadline(20000000);
+
+	atomic_store_explicit(&halting, cpu_count() - 1, memory_order_relaxed);
+	for (uint32_t i = 1; i < cpu_count(); i++)
+		cpu_call_start(&cpus[i], function, &storms[i]);
+	while (atomic_load_explicit(&halting, memory_order_acquire)) {
+		if (nmis)
+			apic_ipi_send(0, ICR_OTHERS | ICR_ASSERT | ICR_NMI);
+		clock_delay(20);
+		if (boot_has_paravisor())
+			hv_call(HV_FLUSH_SPACE, (uint64_t)flush_input);
+		if (clock_passed(end))
+			return false;
+	}
+	for (uint32_t i = 1; i < cpu_count(); i++)
+		cpu_call_wait(&cpus[i]);
+	return true;
+}
+
+static void halt_storm_test(void)
+{
+	uint64_t nmis = 0;
+
+	if (cpu_count() == 1)
+		return;
+	if (!halt_everywhere(halt_run, true))
+		tap_bail("%u processors halt for ever", atomic_load(&halting));
+	for (uint32_t i = 1; i < cpu_count(); i++) {
+		tap_equal(storms[i].hits, HALTS, "a breakpoint on HLT in the storm: each HLT");
+		tap_equal(storms[i].strange, 0, "and DR6 says so");
+		nmis += storms[i].nmis;
+	}
+	tap_note("%lu NMIs came to those that halt", nmis);
+	tap_check(halt_everywhere(halt_wake_run, false),
+		"an interrupt that waits at STI ends the HLT behind it, each time");
+}
+
 void kernel_main(void)
 {
 	uint64_t sweep = 41;
@@ -988,4 +1098,5 @@ void kernel_main(void)
 	their_address_test();
 	cpu_all_start();
 	storm_test();
+	halt_storm_test();
 }
