@@ -25,12 +25,25 @@ void halt_note_kick(struct vp *vp)
 	vp->kicked_rip = rip;
 }
 
+void halt_stay_awake(struct vp *vp)
+{
+	vp->vtl[vp->active_vtl].stays_awake = true;
+	vp->partition->ops->exit_on_halt(vp->platform, true);
+}
+
 void halt_begin(struct vp *vp)
 {
+	struct vp_vtl *level = &vp->vtl[vp->active_vtl];
 	uint64_t rip = vp->platform->registers.rip;
-
 	/* A trap after the HLT ends it at once; and if it cannot be read any more, it is no HLT. */
-	vp->halted = !vp_skip_instruction(vp) && vp->platform->registers.rip != rip;
+	bool halted = !vp_skip_instruction(vp) && vp->platform->registers.rip != rip;
+
+	vp->halted = halted && !level->stays_awake;
+	if (level->stays_awake) {
+		level->stays_awake = false;
+		vp->partition->ops->exit_on_halt(
+			vp->platform, vp->active_vtl == VTL0 && vp->halt_exits);
+	}
 }
 
 static void halt_end(struct vp *vp)

@@ -11,6 +11,12 @@
 /* A kick has met the guest: decides whether its HLTs are to exit from now on. */
 void halt_note_kick(struct vp *vp);
 
+/*
+ * The active VTL is about to halt, and the processor may forget that no interrupt comes before that HLT:
+ * the HLT exits, and ends at once.
+ */
+void halt_stay_awake(struct vp *vp);
+
 /* Its HLT has exited. */
 void halt_begin(struct vp *vp);
 

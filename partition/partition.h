@@ -49,6 +49,7 @@ struct vp_vtl {
 	struct platform_vp *platform; /* NULL: there is no such VTL */
 	uint64_t assist_page; /* HV_X64_MSR_VP_ASSIST_PAGE */
 	uint64_t tsc_adjust;
+	bool stays_awake; /* its next HLT exits, and does not sleep (halt.c) */
 };
 
 struct vp {

@@ -86,7 +86,7 @@ bool vp_skip_instruction(struct vp *vp)
 /*
  * A kick between STI and HLT: where the processor forgets the interrupt shadow over an entry (QEMU
  * 7.2), an interrupt would be taken before the HLT, which would then sleep on. Waking from it early is
- * always allowed, so step over it.
+ * always allowed. The guest begins the HLT itself: there may be a breakpoint on it.
  */
 static void keep_halt_from_sleeping(struct vp *vp)
 {
@@ -100,8 +100,12 @@ static void keep_halt_from_sleeping(struct vp *vp)
 
 	size_t count = guest_fetch(vp, bytes, &mode);
 
-	if (insn_decode(bytes, count, mode, &insn) &&
-		(insn.op == INSN_HLT || insn.op == INSN_MWAIT)) {
+	if (!insn_decode(bytes, count, mode, &insn)) {
+		return;
+	}
+	if (insn.op == INSN_HLT) {
+		halt_stay_awake(vp);
+	} else if (insn.op == INSN_MWAIT) {
 		vp->exit.next_rip = vp->platform->registers.rip + insn.length;
 		vp_skip_instruction(vp);
 	}

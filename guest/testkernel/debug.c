@@ -29,6 +29,8 @@
 #define ON_ACCESS  3u
 
 #define VECTOR_STORM 0x42
+#define VECTOR_TICK  0x43
+#define TICK_US	     1000u
 
 /* DR7 for one breakpoint; `size` is 1, 2, 4 or 8 bytes. */
 static uint64_t arm(uint32_t index, uint32_t type, uint32_t size)
@@ -77,11 +79,31 @@ struct seen {
 
 static struct seen all_seen[CPU_COUNT_MAX];
 
+/* #DB and interrupts in the order of their coming, while the first processor is alone. */
+static struct {
+	bool on;
+	uint32_t count;
+	struct event {
+		uint64_t vector, rip, dr6, flags;
+	} event[EVENTS];
+} order;
+
+static void order_note(const struct trap_frame *frame, uint64_t dr6)
+{
+	if (!order.on)
+		return;
+	if (order.count < EVENTS)
+		order.event[order.count] =
+			(struct event){frame->vector, frame->rip, dr6, frame->rflags};
+	order.count++;
+}
+
 static void debug_handle(struct trap_frame *frame)
 {
 	struct seen *seen = &all_seen[cpu_self()->number];
 	uint64_t dr6 = dr6_read();
 
+	order_note(frame, dr6);
 	if (seen->count < EVENTS) {
 		seen->event[seen->count].rip = frame->rip;
 		seen->event[seen->count].dr6 = dr6;
@@ -109,9 +131,25 @@ static volatile uint32_t interrupts;
 
 static void interrupt_handle(struct trap_frame *frame)
 {
-	(void)frame;
+	order_note(frame, 0);
 	interrupts++;
 	apic_eoi();
+}
+
+/* What ends a HLT, without being among what is compared. */
+static _Atomic uint32_t ticks;
+
+static void tick_handle(struct trap_frame *frame)
+{
+	(void)frame;
+	atomic_fetch_add_explicit(&ticks, 1, memory_order_relaxed);
+	apic_eoi();
+}
+
+static void ticks_start(void)
+{
+	atomic_store_explicit(&ticks, 0, memory_order_relaxed);
+	apic_timer_start(VECTOR_TICK | LVT_PERIODIC, TICK_US);
 }
 
 static struct seen *seen_reset(void)
@@ -180,6 +218,21 @@ SNIPPET(snippet_mov_dr, "mov $0x1234000, %eax", "mov %rax, %db1");
 SNIPPET(snippet_mov_from_dr, "nop", "mov %db1, %rax");
 SNIPPET(snippet_pushf, "pushfq", "popfq");
 SNIPPET(snippet_hlt, "sti", "hlt; cli");
+SNIPPET(snippet_hlt_open, "sti; nop", "hlt; cli");
+SNIPPET(snippet_hlt_one, "sti", "hlt");
+SNIPPET(snippet_sti_wrmsr, "mov $0xc0000080, %ecx; rdmsr", "sti; wrmsr; cli");
+SNIPPET(snippet_sti_mov_ss, "mov %ss, %edx; xor %eax, %eax; xor %ecx, %ecx",
+	"sti; mov %edx, %ss; cpuid; cli");
+SNIPPET(snippet_popf_cpuid, "xor %eax, %eax; xor %ecx, %ecx; pushfq; orq $0x300, (%rsp)",
+	"popfq; cpuid; pushfq; andq $~0x300, (%rsp); popfq");
+SNIPPET(snippet_popf_wrmsr, "mov $0xc0000080, %ecx; rdmsr; pushfq; orq $0x300, (%rsp)",
+	"popfq; wrmsr; pushfq; andq $~0x300, (%rsp); popfq");
+/* VECTOR_STORM to oneself: by the APIC's page, and by a synthetic MSR (only under a paravisor). */
+SNIPPET(snippet_self_ipi, "sti; mov $0xfee00300, %edx; mov $0x44042, %eax",
+	"mov %eax, (%rdx); nop; cli");
+SNIPPET(snippet_self_ipi_one, "sti; mov $0xfee00300, %edx; mov $0x44042, %eax", "mov %eax, (%rdx)");
+SNIPPET(snippet_self_ipi_msr, "sti; mov $0x40000071, %ecx; xor %edx, %edx; mov $0x44042, %eax",
+	"wrmsr; nop; cli");
 SNIPPET(snippet_self_nmi, "mov $0xfee00300, %edx; mov $0x44400, %eax", "mov %eax, (%rdx)");
 SNIPPET(snippet_write, "nop", "movq $1, watched(%rip)");
 SNIPPET(snippet_read, "nop", "mov watched(%rip), %rax");
@@ -326,6 +379,122 @@ static void step_special_test(void)
 		"and the trap after the instruction that sent it");
 }
 
+/* --- steps and interrupts at the same time ------------------------------------------------------------- */
+
+static void order_start(void)
+{
+	seen_reset();
+	interrupts = 0;
+	order.count = 0;
+	order.on = true;
+}
+
+static void order_end(void)
+{
+	order.on = false;
+	interrupts_disable();
+}
+
+/* Shows what came, with TF and RF of the flags that were saved. */
+static void order_answer(const char *name, const char *origin)
+{
+	order_end();
+	print("# answer order, %s: %u", name, order.count);
+	for (uint32_t i = 0; i < order.count && i < EVENTS; i++) {
+		const struct event *event = &order.event[i];
+		uint64_t distance = event->rip - (uint64_t)origin;
+
+		print(event->vector == TRAP_DB ? " #DB" : " interrupt");
+		if (distance < 256)
+			print(" +%lu", distance);
+		print("/%lx%s%s", event->dr6, event->flags & FLAG_TF ? "t" : "",
+			event->flags & FLAG_RF ? "r" : "");
+	}
+	print("\n");
+}
+
+/* How many of those of a kind came with the instruction at `at` next. */
+static uint32_t order_count(uint64_t vector, const char *at)
+{
+	uint32_t times = 0;
+
+	for (uint32_t i = 0; i < order.count && i < EVENTS; i++)
+		times += order.event[i].vector == vector && order.event[i].rip == (uint64_t)at;
+	return times;
+}
+
+/* With an interrupt that waits for IF; the piece itself makes the steps if it is not stepped. */
+static void order_pending(const char *name, const char *code, bool stepped)
+{
+	order_start();
+	apic_ipi_send(0, ICR_SELF | ICR_ASSERT | VECTOR_STORM);
+	if (stepped)
+		step(code);
+	else
+		call(code);
+	order_answer(name, code);
+	tap_equal(interrupts, 1, "steps, and an interrupt that waits: it comes");
+}
+
+/* What a step over an instruction that sends an interrupt to oneself must give: the trap goes first. */
+static void order_sent(const char *name, const char *code, const char *at)
+{
+	const char *next = at + 2; /* both instructions have two bytes */
+	uint32_t trap = 0;
+
+	order_start();
+	step(code);
+	order_end();
+	while (trap < order.count && trap < EVENTS - 2 && order.event[trap].rip != (uint64_t)next)
+		trap++;
+	tap_check(order_count(TRAP_DB, next) == 1 && order_count(VECTOR_STORM, next) == 1 &&
+			order.event[trap].vector == TRAP_DB &&
+			(order.event[trap].dr6 & 0xe00f) == DR6_STEP &&
+			(order.event[trap + 1].flags & FLAG_TF) && interrupts == 1,
+		"single step over %s: the trap, then the interrupt, both behind it", name);
+}
+
+static void order_test(void)
+{
+	order_pending("STI, CPUID", snippet_sti_cpuid, true);
+	order_pending("STI, WRMSR", snippet_sti_wrmsr, true);
+	order_pending("STI, MOV SS, CPUID", snippet_sti_mov_ss, true);
+	order_pending("POPF, CPUID", snippet_popf_cpuid, false);
+	order_pending("POPF, WRMSR", snippet_popf_wrmsr, false);
+	order_sent("an IPI to oneself", snippet_self_ipi, snippet_self_ipi_at);
+	order_answer("an IPI to oneself", snippet_self_ipi);
+
+	/* An interrupt comes before a breakpoint on the same instruction. */
+	order_start();
+	dr0_write((uint64_t)snippet_self_ipi_one_next);
+	dr7_write(arm(0, ON_EXECUTE, 1));
+	call(snippet_self_ipi_one);
+	dr7_write(DR7_FIXED);
+	dr0_write(0);
+	order_answer("an IPI to oneself, a breakpoint behind it", snippet_self_ipi_one);
+	tap_check(order.count == 2 && order_count(TRAP_DB, snippet_self_ipi_one_next) == 1 &&
+			order_count(VECTOR_STORM, snippet_self_ipi_one_next) == 1 &&
+			order.event[0].vector == VECTOR_STORM,
+		"a breakpoint behind an IPI to oneself: the interrupt, then the hit");
+
+	/* In the shadow of STI it is the other way round, and the HLT sleeps until something else comes. */
+	ticks_start();
+	order_start();
+	apic_ipi_send(0, ICR_SELF | ICR_ASSERT | VECTOR_STORM);
+	dr0_write((uint64_t)snippet_hlt_at);
+	dr7_write(arm(0, ON_EXECUTE, 1));
+	call(snippet_hlt);
+	dr7_write(DR7_FIXED);
+	dr0_write(0);
+	apic_timer_stop();
+	order_answer("STI, a breakpoint on HLT", snippet_hlt);
+	tap_check(order.count == 2 && order_count(TRAP_DB, snippet_hlt_at) == 1 &&
+			order_count(VECTOR_STORM, snippet_hlt_at) == 1 &&
+			order.event[0].vector == TRAP_DB,
+		"a breakpoint on HLT behind STI: the hit, then the interrupt that waits");
+	tap_check(atomic_load_explicit(&ticks, memory_order_relaxed) > 0, "and then it halts");
+}
+
 /* An instruction that faults has no trap behind it. */
 static void vmmcall_run(void *argument)
 {
@@ -367,6 +536,7 @@ static void hypercall_test(void)
 		    "single step over a hypercall: one trap before, one after"))
 		answer("hypercall", (uint64_t)hv_page);
 	tap_equal(flush_result, HV_SUCCESS, "and the call succeeds");
+	order_sent("an IPI to oneself by MSR", snippet_self_ipi_msr, snippet_self_ipi_msr_at);
 }
 
 /* --- breakpoints on instructions ----------------------------------------------------------------------- */
@@ -376,6 +546,12 @@ static const struct piece more_pieces[] = {
 	PIECE("STI", snippet_sti),
 	PIECE("MOV SS", snippet_mov_ss),
 	PIECE("POPF", snippet_pushf),
+};
+
+static const struct piece halts[] = {
+	PIECE("HLT", snippet_hlt_open),
+	PIECE("HLT behind STI", snippet_hlt),
+	{"what follows HLT", snippet_hlt_one, snippet_hlt_one_next, snippet_hlt_one_next},
 };
 
 static void execute(const struct piece *piece, uint32_t index)
@@ -408,6 +584,15 @@ static void execute_test(void)
 		execute(&pieces[i], i % 4 == 1 ? 2 : i % 4);
 	for (uint32_t i = 0; i < sizeof(more_pieces) / sizeof(more_pieces[0]); i++)
 		execute(&more_pieces[i], i % 4 == 1 ? 2 : i % 4);
+	/* Something must end each HLT, and nothing but what comes after it does. */
+	for (uint32_t i = 0; i < sizeof(halts) / sizeof(halts[0]); i++) {
+		ticks_start();
+		execute(&halts[i], i % 4 == 1 ? 2 : i % 4);
+		apic_timer_stop();
+		interrupts_disable();
+		tap_check(atomic_load_explicit(&ticks, memory_order_relaxed) >= 20,
+			"breakpoint on %s: it halts each time", halts[i].name);
+	}
 	dr0_write(0);
 	dr1_write(0);
 	dr2_write(0);
@@ -795,6 +980,99 @@ static void storm_test(void)
 	tap_note("%lu NMIs came, %lu of them between two steps", nmis, stepping);
 }
 
+/* --- a breakpoint on HLT while NMIs and flushes kick ----------------------------------------------------- */
+
+#define HALTS 1000u
+
+static _Atomic uint32_t halting;
+
+/*
+ * QEMU looks for interrupts between its blocks of translated code. So that a kick often finds the guest
+ * between STI and HLT, a long block ends with the STI; where no other page begins, there would be a block
+ * for each instruction, because of the breakpoint.
+ */
+extern const char late_hlt[], late_hlt_at[];
+__asm__(".pushsection .text\n"
+	".balign 4096\n"
+	".skip 4096 - 300 * 2 - 1\n"
+	"late_hlt:\n"
+	".rept 300; rdtsc; .endr\n"
+	"sti\n"
+	"late_hlt_at: hlt; cli; ret\n"
+	".popsection\n");
+
+static void halt_run(void *argument)
+{
+	struct storm *storm = argument;
+	struct seen *seen = seen_reset();
+
+	seen->wanted = 1;
+	dr0_write((uint64_t)late_hlt_at);
+	dr7_write(arm(0, ON_EXECUTE, 1));
+	apic_timer_start(VECTOR_TICK | LVT_PERIODIC, TICK_US);
+	for (uint32_t i = 0; i < HALTS; i++)
+		call(late_hlt);
+	apic_timer_stop();
+	dr7_write(DR7_FIXED);
+	dr0_write(0);
+	storm->hits = seen->count;
+	storm->strange = seen->strange;
+	storm->nmis = seen->nmis;
+	atomic_fetch_sub_explicit(&halting, 1, memory_order_acq_rel);
+}
+
+/* Nothing but the interrupt that waits at the STI ends the HLT: it must not come before. */
+static void halt_wake_run(void *argument)
+{
+	(void)argument;
+	interrupts_disable();
+	for (uint32_t i = 0; i < HALTS; i++) {
+		apic_ipi_send(0, ICR_SELF | ICR_ASSERT | VECTOR_STORM);
+		call(late_hlt);
+	}
+	atomic_fetch_sub_explicit(&halting, 1, memory_order_acq_rel);
+}
+
+/* On all others, while this one kicks them; says whether they come back. */
+static bool halt_everywhere(void (*function)(void *), bool nmis)
+{
+	uint64_t end = clock_deadline(20000000);
+
+	atomic_store_explicit(&halting, cpu_count() - 1, memory_order_relaxed);
+	for (uint32_t i = 1; i < cpu_count(); i++)
+		cpu_call_start(&cpus[i], function, &storms[i]);
+	while (atomic_load_explicit(&halting, memory_order_acquire)) {
+		if (nmis)
+			apic_ipi_send(0, ICR_OTHERS | ICR_ASSERT | ICR_NMI);
+		clock_delay(20);
+		if (boot_has_paravisor())
+			hv_call(HV_FLUSH_SPACE, (uint64_t)flush_input);
+		if (clock_passed(end))
+			return false;
+	}
+	for (uint32_t i = 1; i < cpu_count(); i++)
+		cpu_call_wait(&cpus[i]);
+	return true;
+}
+
+static void halt_storm_test(void)
+{
+	uint64_t nmis = 0;
+
+	if (cpu_count() == 1)
+		return;
+	if (!halt_everywhere(halt_run, true))
+		tap_bail("%u processors halt for ever", atomic_load(&halting));
+	for (uint32_t i = 1; i < cpu_count(); i++) {
+		tap_equal(storms[i].hits, HALTS, "a breakpoint on HLT in the storm: each HLT");
+		tap_equal(storms[i].strange, 0, "and DR6 says so");
+		nmis += storms[i].nmis;
+	}
+	tap_note("%lu NMIs came to those that halt", nmis);
+	tap_check(halt_everywhere(halt_wake_run, false),
+		"an interrupt that waits at STI ends the HLT behind it, each time");
+}
+
 void kernel_main(void)
 {
 	uint64_t sweep = 41;
@@ -803,11 +1081,13 @@ void kernel_main(void)
 	trap_handler_set(TRAP_DB, debug_handle);
 	trap_handler_set(TRAP_NMI, nmi_handle);
 	trap_handler_set(VECTOR_STORM, interrupt_handle);
+	trap_handler_set(VECTOR_TICK, tick_handle);
 	boot_number_get("storm", &storm_hits);
 	boot_number_get("sweep", &sweep);
 	tap_note("%s", boot_has_paravisor() ? "under a paravisor" : "on the bare machine");
 	step_test();
 	step_special_test();
+	order_test();
 	faults_test();
 	hypercall_test();
 	execute_test();
@@ -818,4 +1098,5 @@ void kernel_main(void)
 	their_address_test();
 	cpu_all_start();
 	storm_test();
+	halt_storm_test();
 }

@@ -1188,6 +1188,85 @@ static void debug_test(void)
 	dr0_write(0);
 }
 
+/*
+ * VTL0 steps through the code for VTL calls, of the hypercall page: the traps are in front of each of its
+ * instructions and behind them, and behind the three that end the stepping.
+ */
+#define STEP_CALL_TRAPS 8u
+#define STEP_CALL_AFTER 11u /* bytes of MOV, MOV and VMMCALL */
+
+static struct {
+	uint32_t count;
+	struct {
+		uint64_t vector, rip, dr6;
+	} event[STEP_CALL_TRAPS];
+} steps;
+
+static void step_handle(struct trap_frame *frame)
+{
+	if (vtl_is_secure()) {
+		atomic_fetch_add(&debug_traps_upper, 1);
+	} else if (steps.count++ < STEP_CALL_TRAPS) {
+		steps.event[steps.count - 1].vector = frame->vector;
+		steps.event[steps.count - 1].rip = frame->rip;
+		steps.event[steps.count - 1].dr6 = dr6_read() & 0xe00f;
+	}
+	dr6_write(0xffff0ff0);
+}
+
+/* In VTL1: says whether it steps, and has VTL0 find the event. */
+static uint64_t step_upper_run(uint64_t event)
+{
+	uint64_t right = !(flags_read() & FLAG_TF);
+
+	if (event)
+		right &= done(vtl_register_set(HV_VTL(0), HV_REGISTER_PENDING_EVENT0, event, 0));
+	return right;
+}
+
+static void step_call(uint64_t address, uint64_t event)
+{
+	steps.count = 0;
+	vtl_request(step_upper_run, event);
+	__asm__ volatile("push %%rbx; push %%rbp; xor %%ecx, %%ecx\n\t"
+			 "pushfq; orq $0x100, (%%rsp); popfq\n\t"
+			 "call *%%rdi\n\t"
+			 "pushfq; andq $~0x100, (%%rsp); popfq; pop %%rbp; pop %%rbx"
+			 : "+D"(address)
+			 :
+			 : "rax", "rcx", "rdx", "rsi", "r8", "r9", "r10", "r11", "r12", "r13",
+			 "r14", "r15", "memory", "cc");
+}
+
+/* `event`: what VTL1 has VTL0 find behind the call in place of the trap there, a #GP; or 0. */
+static void step_call_test(const char *name, uint64_t event)
+{
+	uint64_t address = vtl_call_address();
+	uint64_t vector = event ? TRAP_GP : TRAP_DB;
+	uint32_t right = 0, behind = 0;
+
+	trap_handler_set(TRAP_DB, step_handle);
+	trap_handler_set(TRAP_GP, step_handle);
+	atomic_store(&debug_traps_upper, 0);
+	for (uint32_t i = 0; i < 20; i++) {
+		step_call(address, event);
+		right += steps.count == STEP_CALL_TRAPS && vtl_result() == 1;
+		behind += steps.event[3].rip == address + STEP_CALL_AFTER &&
+			steps.event[3].vector == vector &&
+			steps.event[3].dr6 == (event ? 0 : 0x4000) &&
+			steps.event[4].rip != address + STEP_CALL_AFTER;
+	}
+	trap_handler_set(TRAP_DB, debug_handle);
+	trap_handler_set(TRAP_GP, NULL);
+	if (!tap_check(behind == 20, "a step over a VTL call: one %s behind it", name))
+		tap_note("%u of 20; at +%ld, vector %lu, DR6 0x%lx", behind,
+			steps.event[3].rip - address, steps.event[3].vector, steps.event[3].dr6);
+	if (!tap_check(right == 20 && !atomic_load(&debug_traps_upper),
+		    "one for each other instruction, and none in VTL1"))
+		tap_note("%u of 20; %u at last, %u in VTL1", right, steps.count,
+			atomic_load(&debug_traps_upper));
+}
+
 /* A watchpoint on a page that VTL1 has taken: no #DB before the write is done. */
 static void debug_page_test(const char *name, uint32_t flags)
 {
@@ -1475,6 +1554,8 @@ void kernel_main(void)
 	reach_test();
 	interrupt_test();
 	debug_test();
+	step_call_test("#DB", 0);
+	step_call_test("#GP, VTL1's, and no #DB", EVENT_GP);
 	memory_test();
 	debug_page_test("write taken away", HV_MAP_READ | HV_MAP_EXECUTE);
 	debug_page_test("everything taken away", 0);

@@ -175,10 +175,13 @@ struct platform_ops {
 	void (*system_read)(struct platform_vp *vp, struct vp_system_state *state);
 	void (*system_write)(struct platform_vp *vp, const struct vp_system_state *state);
 
-	/* Delivers an event at the next entry. False if another is to be delivered there already. */
+	/*
+	 * Delivers an event at the next entry. False if another is to be delivered there already; but an
+	 * exception takes the place of a trap (finish_instruction).
+	 */
 	bool (*inject)(struct platform_vp *vp, enum vp_event event, uint8_t vector, bool has_error,
 		uint32_t error);
-	/* Forgets an event whose delivery the last exit cut short. */
+	/* Forgets an event whose delivery the last exit cut short, and a trap. */
 	void (*drop_event)(struct platform_vp *vp);
 	/* Exit with VP_OTHER_IRET when the guest is about to end its NMI handler. */
 	void (*watch_iret)(struct platform_vp *vp, bool on);
@@ -195,7 +198,7 @@ struct platform_ops {
 		struct platform_vp *vp, enum regs_access access, uint64_t address, uint32_t size);
 	/*
 	 * Parapet has carried out an instruction, or one iteration of it: delivers the trap that the
-	 * guest has asked for after it, by TF or by a breakpoint. False: there was none.
+	 * guest has asked for after it, by TF or by a breakpoint, at the next entry. False: there was none.
 	 */
 	bool (*finish_instruction)(struct platform_vp *vp);
 	/* For VP_OTHER_DEBUG_MOVE, a decoded MOV: true, done; false, the guest does it itself. */

@@ -115,6 +115,7 @@ void svm_debug_reset(struct svm_debug *debug)
 {
 	debug->step = SVM_STEP_NONE;
 	debug->hits = 0;
+	debug->trap = 0;
 	debug->parked->set = 0;
 	debug->dr6_is_ours = false;
 	debug->vmcb->intercept_exceptions = debug->exceptions;
@@ -183,10 +184,18 @@ bool svm_debug_finish_instruction(struct svm_debug *debug)
 	if (!status || (debug->vmcb->event_injection & EVENT_VALID)) {
 		return false;
 	}
-	write_register(
-		debug, REGS_DR6, (read_register(debug, REGS_DR6) & ~DR6_BREAKPOINTS) | status);
-	inject_debug_exception(debug);
+	debug->trap = status;
 	return true;
+}
+
+bool svm_debug_trap_waits(const struct svm_debug *debug)
+{
+	return debug->trap;
+}
+
+void svm_debug_drop_trap(struct svm_debug *debug)
+{
+	debug->trap = 0;
 }
 
 /* --- steps --------------------------------------------------------------------------------------- */
@@ -394,7 +403,15 @@ static bool skip_foreign_breakpoint(struct svm_debug *debug)
 
 void svm_debug_enter(struct svm_debug *debug)
 {
+	uint64_t status = debug->trap;
+
 	debug->hits = 0;
+	debug->trap = 0;
+	if (status && !(debug->vmcb->event_injection & EVENT_VALID)) {
+		write_register(debug, REGS_DR6,
+			(read_register(debug, REGS_DR6) & ~DR6_BREAKPOINTS) | status);
+		inject_debug_exception(debug);
+	}
 }
 
 bool svm_debug_exit(struct svm_debug *debug, struct vp_exit *exit)

@@ -26,6 +26,13 @@ struct svm_debug {
 	struct insn_registers *registers;
 	struct regs_gate gate;
 	uint64_t hits; /* bits of DR6: what the instruction being carried out has run into */
+	/*
+	 * Bits of DR6: the trap behind the instruction that was carried out last. It becomes a #DB, and
+	 * shows in DR6, at the next entry. By then another level may have run, and put an exception in its
+	 * place. That is delivered alone then (Intel SDM volume 3, "Delivery of Pending Debug Exceptions
+	 * after VM Entry"): #DB is benign, it never makes a #DF of the next one.
+	 */
+	uint64_t trap;
 
 	/* While Parapet lets the guest take one step. */
 	enum svm_step step;
@@ -78,13 +85,19 @@ void svm_debug_note_access(
 bool svm_debug_finish_instruction(struct svm_debug *debug);
 bool svm_debug_move(struct svm_debug *debug, const struct insn *insn);
 
+/* Is there a trap for the next entry? Interrupts and NMIs come after it. */
+bool svm_debug_trap_waits(const struct svm_debug *debug);
+
+/* Forgets it: nothing shows that it was there. */
+void svm_debug_drop_trap(struct svm_debug *debug);
+
 /*
  * Something else comes before the step, another exit or an event for the guest: as if it had never been
  * tried. It will be, again. Without effect if there is none.
  */
 void svm_debug_cancel_step(struct svm_debug *debug);
 
-/* Before an entry. */
+/* Before an entry, with the event that is to be delivered there: if there is none, the trap is. */
 void svm_debug_enter(struct svm_debug *debug);
 
 /*

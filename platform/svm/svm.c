@@ -203,12 +203,14 @@ static void svm_system_write(struct platform_vp *platform_vp, const struct vp_sy
 static bool svm_inject(struct platform_vp *platform_vp, enum vp_event event, uint8_t vector,
 	bool has_error, uint32_t error)
 {
+	struct svm_debug *debug = &svm_vp(platform_vp)->debug;
 	struct vmcb *vmcb = svm_vp(platform_vp)->vmcb;
 
-	if (vmcb->event_injection & EVENT_VALID) {
+	if ((vmcb->event_injection & EVENT_VALID) ||
+		(event != VP_EVENT_EXCEPTION && svm_debug_trap_waits(debug))) {
 		return false;
 	}
-	svm_debug_cancel_step(&svm_vp(platform_vp)->debug);
+	svm_debug_cancel_step(debug);
 	if (event == VP_EVENT_NMI) {
 		vmcb->event_injection = EVENT_VALID | EVENT_TYPE_NMI | VECTOR_NMI;
 	} else if (event == VP_EVENT_INTERRUPT) {
@@ -223,6 +225,7 @@ static bool svm_inject(struct platform_vp *platform_vp, enum vp_event event, uin
 static void svm_drop_event(struct platform_vp *platform_vp)
 {
 	svm_vp(platform_vp)->vmcb->event_injection = 0;
+	svm_debug_drop_trap(&svm_vp(platform_vp)->debug);
 }
 
 static void svm_exit_on_interrupts(struct platform_vp *platform_vp)

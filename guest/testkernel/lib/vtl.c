@@ -257,12 +257,17 @@ void vtl_finish_bring_up(void (*start)(void))
 
 /* --- VTL0 ------------------------------------------------------------------------------------- */
 
-void vtl_call_bare(struct vtl_registers *registers)
+uint64_t vtl_call_address(void)
 {
 	/* Every processor finds the same. */
 	if (!call_address)
 		call_address = (uint64_t)hv_page + OFFSETS_CALL(code_page_offsets());
-	vtl_switch(registers, call_address);
+	return call_address;
+}
+
+void vtl_call_bare(struct vtl_registers *registers)
+{
+	vtl_switch(registers, vtl_call_address());
 }
 
 void vtl_request(uint64_t (*function)(uint64_t), uint64_t argument)
@@ -279,6 +284,11 @@ uint64_t vtl_run(uint64_t (*function)(uint64_t), uint64_t argument)
 
 	vtl_request(function, argument);
 	vtl_call_bare(&registers);
+	return vtl_result();
+}
+
+uint64_t vtl_result(void)
+{
 	return requests[cpu_self()->number].result;
 }
 

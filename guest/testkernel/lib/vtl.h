@@ -231,8 +231,15 @@ void vtl_finish_bring_up(void (*start)(void));
 /* From VTL0: runs a function in VTL1 of this processor; returns what it returned. */
 uint64_t vtl_run(uint64_t (*function)(uint64_t), uint64_t argument);
 
-/* What vtl_run does before the call: VTL1 runs the function at the next one on this processor. */
+/*
+ * What vtl_run does before the call, and after it: VTL1 runs the function at the next one on this
+ * processor; what that returned.
+ */
 void vtl_request(uint64_t (*function)(uint64_t), uint64_t argument);
+uint64_t vtl_result(void);
+
+/* Of the code for VTL calls, in VTL0's hypercall page. */
+uint64_t vtl_call_address(void);
 
 /* The same as vtl_run on another processor; waits. */
 uint64_t vtl_run_on(uint32_t cpu, uint64_t (*function)(uint64_t), uint64_t argument);
