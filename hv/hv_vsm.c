@@ -42,8 +42,8 @@
 
 /*
  * Partition-wide. Zero is how a partition begins: what begins as ones is kept inverted. All
- * accesses are relaxed, but for the claim: a value stands for itself, and who is told of a new one by
- * another VP has been told through the guest's memory.
+ * accesses are relaxed: a value stands for itself, and who is told of a new one by another VP has been
+ * told through the guest's memory.
  */
 static struct {
 	struct atomic_u64 config; /* HV_REGISTER_VSM_PARTITION_CONFIG ^ CONFIG_INITIAL */

@@ -103,7 +103,6 @@ static enum walk_exchange mark_entry(
 {
 	const struct walker *walker = arg;
 	void *entry = guest_ram_of(walker->vp, walker->vtl, gpa, size, ACCESS_READ | ACCESS_WRITE);
-
 	bool same;
 
 	if (!entry) {

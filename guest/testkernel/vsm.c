@@ -985,6 +985,11 @@ static void default_test(void)
 			last.header.access == HV_ACCESS_EXECUTE &&
 			last.memory.gpa >> 12 == ELSEWHERE >> 12,
 		"but not execute");
+	access_write(hv_page);
+	tap_check(atomic_load(&intercepts) == before + 2 && hv_page[64] != 7 &&
+			last.header.access == HV_ACCESS_WRITE &&
+			last.memory.gpa >> 12 == (uint64_t)hv_page >> 12,
+		"VTL0 executes its hypercall page, and does not write there");
 }
 
 /* --- permissions, one after the other ---------------------------------------------------------- */
