@@ -453,7 +453,9 @@ static uint64_t watch_run(uint64_t set)
 static uint64_t mask_run(uint64_t mask)
 {
 	return done(vtl_register_set(HV_VTL_OWN, HV_REGISTER_CR_INTERCEPT_CR0_MASK, mask, 0)) &&
-		done(vtl_register_set(HV_VTL_OWN, HV_REGISTER_CR_INTERCEPT_CR4_MASK, mask, 0));
+		done(vtl_register_set(HV_VTL_OWN, HV_REGISTER_CR_INTERCEPT_CR4_MASK, mask, 0)) &&
+		done(vtl_register_set(
+			HV_VTL_OWN, HV_REGISTER_CR_INTERCEPT_MISC_ENABLE_MASK, mask, 0));
 }
 
 struct table {
@@ -517,6 +519,9 @@ static void try_lmsw(void)
 	__asm__ volatile("lmsw %w0" : : "r"((uint16_t)cr0_read() ^ 8));
 }
 
+#define MISC_ENABLE 0x1a0
+#define FAST_STRING 1ull /* of it; on at reset */
+
 static uint32_t msr;
 
 static void try_wrmsr(void)
@@ -559,6 +564,8 @@ static const struct attempt attempts[] = {
 	REG("LIDT", 16, try_idtr, HV_REGISTER_IDTR),
 	REG("LLDT", 17, try_ldtr, HV_REGISTER_LDTR),
 	REG("LTR", 18, try_tr, HV_REGISTER_TR),
+	MSR_READ("MISC_ENABLE read", 3, MISC_ENABLE),
+	MSR_WRITE("MISC_ENABLE write", 4, MISC_ENABLE),
 	MSR_READ("LSTAR read", 5, 0xc0000082),
 	MSR_WRITE("LSTAR write", 6, 0xc0000082),
 	MSR_READ("STAR read", 7, 0xc0000081),
@@ -574,6 +581,7 @@ static const struct attempt attempts[] = {
 	MSR_WRITE("SYSENTER_ESP write", 21, 0x175),
 	MSR_WRITE("SFMASK write", 22, 0xc0000084),
 	MSR_WRITE("TSC_AUX write", 23, 0xc0000103),
+	MSR_WRITE("XSS write", 25, 0xda0),
 };
 
 static void attempt_test(const struct attempt *attempt)
@@ -614,6 +622,27 @@ static void watched_msr_test(void)
 	vtl_run(watch_run, 0);
 	tap_equal(msr_read(0xc0000081), 0x0018001800000000, "and keep what was written");
 	msr_write(0xc0000081, star);
+}
+
+/* Its mask says which bits are VTL1's; only what changes among them is an intercept. */
+static void watched_misc_enable_test(void)
+{
+	uint64_t value = msr_read(MISC_ENABLE), before = atomic_load(&intercepts);
+
+	vtl_run(mask_run, ~FAST_STRING);
+	vtl_run(watch_run, 1ull << 4);
+	msr_write_catch(MISC_ENABLE, value ^ FAST_STRING);
+	msr_write_catch(MISC_ENABLE, value);
+	tap_check(atomic_load(&intercepts) == before && msr_read(MISC_ENABLE) == value,
+		"MISC_ENABLE: what is not in the mask may change");
+	vtl_run(mask_run, FAST_STRING);
+	msr_write_catch(MISC_ENABLE, value);
+	tap_equal(atomic_load(&intercepts), before, "and what is may be written as it was");
+	msr_write_catch(MISC_ENABLE, value ^ FAST_STRING);
+	tap_check(atomic_load(&intercepts) == before + 1 && msr_read(MISC_ENABLE) == value,
+		"but not changed");
+	vtl_run(watch_run, 0);
+	vtl_run(mask_run, ~0ull);
 }
 
 static void cr0_value_run(void *argument)
@@ -761,6 +790,7 @@ static void intercept_test(void)
 	cr0_write(ts);
 	tap_equal(xcr0_read() & 1, 1, "and XCR0 is as it was");
 	watched_msr_test();
+	watched_misc_enable_test();
 	watched_control_test();
 	if (total > 1)
 		race_test();
