@@ -104,7 +104,8 @@ struct protect_transaction {
 	enum protect_status status; /* PROTECT_DONE, or why it cannot be committed */
 	uint64_t failed; /* after a failed add or commit: an address that it is about */
 	uint64_t number; /* in the order of commits */
-	uint32_t covered; /* records of earlier changes that nobody needs once this one is made */
+	uint32_t covered; /* records of earlier changes that nobody needs once this one is made, */
+	uint32_t covered_first; /* and where the first of them is */
 	uint32_t count;
 	struct protect_range range[PROTECT_RANGES_MAX]; /* in order, touching ones merged */
 };

@@ -144,10 +144,12 @@ static bool protect_regions_scan(struct protect *protect, struct protect_transac
 
 		if (region->state == BLOCK_REGION_FREE || region->target != transaction->target)
 			continue;
-		if (region->state == BLOCK_REGION_STABLE)
-			transaction->covered += protect_region_is_covered(region, transaction);
-		else if (!lingers)
-			lingers = protect_region_lingers(region, transaction);
+		if (region->state != BLOCK_REGION_STABLE) {
+			lingers = lingers || protect_region_lingers(region, transaction);
+		} else if (protect_region_is_covered(region, transaction)) {
+			if (transaction->covered++ == 0)
+				transaction->covered_first = i;
+		}
 	}
 	return lingers;
 }
@@ -158,7 +160,7 @@ void protect_regions_drop_covered(
 	uint32_t left = transaction->covered;
 
 	/* Others may have used some of them anew, so there may be fewer. */
-	for (uint32_t i = 0; i < protect->region_count && left != 0; i++) {
+	for (uint32_t i = transaction->covered_first; i < protect->region_count && left != 0; i++) {
 		struct block_region *region = &protect->region[i];
 
 		if (region->state == BLOCK_REGION_STABLE && region->target == transaction->target &&
