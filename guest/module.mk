@@ -55,7 +55,7 @@ guest-kernels: $(GUEST)/stress-ng.img
 $(GUEST)/attack/attack-6.12.ko: $(GUEST)/vmlinuz
 $(GUEST)/attack/attack-6.1.ko: $(GUEST)/vmlinuz-6.1
 $(GUEST)/attack/attack-%.ko: scripts/build-module guest/attack/main.c guest/attack/deputy.c \
-		guest/attack/deputy.h guest/attack/Kbuild
+		guest/attack/attempt.h guest/attack/deputy.h guest/attack/Kbuild
 	$(call say,KBUILD,$@)
 	$(Q)scripts/build-module $(filter $(GUEST)/vmlinuz%,$^) guest/attack $@
 

@@ -69,7 +69,7 @@ static void change_privilege(uint64_t flags, struct walk_registers *registers, u
 }
 
 static uint64_t failure(
-	const struct partition *partition, enum walk_status status, const struct walk_result *walk)
+	const struct vp *vp, enum walk_status status, const struct walk_result *walk)
 {
 	switch (status) {
 	case WALK_PAGE_FAULT:
@@ -79,10 +79,14 @@ static uint64_t failure(
 		return walk->error_code & WALK_ERROR_PRESENT ? RESULT_PRIVILEGE_VIOLATION
 							     : RESULT_NOT_PRESENT;
 	case WALK_BAD_MEMORY:
-		if (!guest_is_ram(partition, walk->gpa, 1)) {
+		switch (guest_walk_denied(vp, status, walk)) {
+		case ACCESS_READ:
+			return RESULT_NO_READ_ACCESS;
+		case ACCESS_WRITE:
+			return RESULT_NO_WRITE_ACCESS;
+		default:
 			return RESULT_UNMAPPED;
 		}
-		return walk->marking ? RESULT_NO_WRITE_ACCESS : RESULT_NO_READ_ACCESS;
 	default:
 		/* Not canonical, or a table that changes at this moment. */
 		return RESULT_NOT_PRESENT;
@@ -107,7 +111,7 @@ static void translate(
 		guest_walk(vp, vtl, &registers, address, access, flags & SET_TABLE_BITS, &walk);
 
 	if (status != WALK_OK) {
-		answer->result = failure(vp->partition, status, &walk);
+		answer->result = failure(vp, status, &walk);
 		return;
 	}
 	if (!guest_is_ram(vp->partition, GPA(walk.gpa.value & PAGE_MASK), PAGE_SIZE)) {

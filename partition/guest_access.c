@@ -160,6 +160,15 @@ enum walk_status guest_walk(struct vp *vp, enum vtl vtl, const struct walk_regis
 	return walk_guest_tables(registers, &memory, address, access, result);
 }
 
+uint32_t guest_walk_denied(
+	const struct vp *vp, enum walk_status status, const struct walk_result *result)
+{
+	if (status != WALK_BAD_MEMORY || !guest_is_ram(vp->partition, result->gpa, 1)) {
+		return ACCESS_NONE;
+	}
+	return result->marking ? ACCESS_WRITE : ACCESS_READ;
+}
+
 enum walk_status guest_translate(
 	struct vp *vp, gva_t address, uint32_t access, struct walk_result *result)
 {

@@ -39,6 +39,13 @@ enum walk_status guest_translate(
 	struct vp *vp, gva_t address, uint32_t access, struct walk_result *result);
 
 /*
+ * What the VTL lacks for a walk that ended with WALK_BAD_MEMORY, at the result's gpa: ACCESS_READ of a table,
+ * or ACCESS_WRITE to mark it. ACCESS_NONE: it ended otherwise, or no RAM is there.
+ */
+uint32_t guest_walk_denied(
+	const struct vp *vp, enum walk_status status, const struct walk_result *result);
+
+/*
  * The same in steps, for a VTL that need not be the active one: its registers, returning WALK_USER if it
  * is at CPL 3; and the walk, which marks entries accessed and dirty only if `mark`.
  */

@@ -186,6 +186,7 @@ static bool string_element(struct vp *vp, const struct insn *insn)
 	uint16_t port = vp->exit.io.port;
 	uint8_t size = vp->exit.io.size;
 	bool in = vp->exit.io.in;
+	uint32_t denied;
 
 	vp->partition->ops->system_read(vp->platform, &state);
 	context.segment_base[INSN_ES] = state.es.base;
@@ -206,9 +207,9 @@ static bool string_element(struct vp *vp, const struct insn *insn)
 	if (status == WALK_CHANGED) {
 		return false; /* the guest's tables are changing */
 	}
-	if (status == WALK_BAD_MEMORY && guest_is_ram(vp->partition, walk.gpa, 1)) {
-		/* A table where the VTL may not read, or not mark what is used. */
-		exit_deny_permission(vp, walk.gpa, walk.marking ? ACCESS_WRITE : ACCESS_READ);
+	denied = guest_walk_denied(vp, status, &walk);
+	if (denied) {
+		exit_deny_permission(vp, walk.gpa, denied);
 		return false;
 	}
 

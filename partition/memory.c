@@ -93,11 +93,8 @@ static bool access_translate(struct access *access, gva_t address, uint32_t flag
 	access->address = address;
 	access->error = walk.error_code;
 	*gpa = walk.gpa;
-	if (access->status == WALK_BAD_MEMORY && guest_is_ram(access->vp->partition, walk.gpa, 1)) {
-		/* A table where the VTL may not read, or not mark what is used. */
-		access->denied = walk.marking ? ACCESS_WRITE : ACCESS_READ;
-		access->denied_gpa = walk.gpa;
-	}
+	access->denied = guest_walk_denied(access->vp, access->status, &walk);
+	access->denied_gpa = walk.gpa;
 	return access->status == WALK_OK;
 }
 

@@ -104,7 +104,10 @@ static void reset(struct vp *vp)
 void start_park(struct vp *vp)
 {
 	reset(vp);
-	/* Release pairs with the acquires of whoever sends a SIPI. */
+	/*
+	 * Release pairs with the acquires of whoever sends a SIPI (start_request_sipi) or starts the VP by call
+	 * (vtl_start_vp). Without it what they write for the start could be undone by the reset above.
+	 */
 	atomic_u32_store(&vp->start, VP_START_WAIT | (vp->vtl1.entered ? VP_START_VTL1_RUNS : 0),
 		memory_order_release);
 }

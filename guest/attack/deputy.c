@@ -13,6 +13,7 @@
 #include <linux/vmalloc.h>
 #include <asm/msr.h>
 #include <asm/pgtable.h>
+#include "attempt.h"
 #include "deputy.h"
 
 #define PORT_CONTROL 0x92 /* system control port A: a byte, and reading it changes nothing */
@@ -69,10 +70,9 @@ static struct {
 		void *destination = (to);                                                          \
 		unsigned long count = (times);                                                     \
                                                                                                    \
-		asm volatile("1: rep " instruction "\n\txorl %0, %0\n2:\n" _ASM_EXTABLE(1b, 2b)    \
-			     : "+r"(faulted), "+S"(source), "+D"(destination), "+c"(count)         \
-			     : "d"(port)                                                           \
-			     : "memory");                                                          \
+		ATTEMPT(faulted, "rep " instruction, "+S"(source), "+D"(destination), "+c"(count)  \
+			: "d"(port)                                                                \
+			: "memory");                                                               \
 		faulted != 0;                                                                      \
 	})
 

@@ -13,6 +13,7 @@
 #include <linux/smp.h>
 #include <linux/vmalloc.h>
 #include <asm/pgtable.h>
+#include "attempt.h"
 #include "deputy.h"
 
 /* From /proc/kallsyms: modules cannot look names up. */
@@ -67,36 +68,23 @@ static bool store_byte(u8 *at, u8 value, enum store store)
 
 	switch (store) {
 	case STORE_MOV:
-		asm volatile("1: movb %1, (%2)\n\txorl %0, %0\n2:\n" _ASM_EXTABLE(1b, 2b)
-			     : "+r"(faulted)
-			     : "q"(value), "r"(at)
-			     : "memory");
+		ATTEMPT(faulted, "movb %1, (%2)", "+q"(value) : "r"(at) : "memory");
 		break;
 	case STORE_XCHG:
-		asm volatile("1: xchgb %1, (%2)\n\txorl %0, %0\n2:\n" _ASM_EXTABLE(1b, 2b)
-			     : "+r"(faulted), "+q"(value)
-			     : "r"(at)
-			     : "memory");
+		ATTEMPT(faulted, "xchgb %1, (%2)", "+q"(value) : "r"(at) : "memory");
 		break;
 	case STORE_STRING:
-		asm volatile("1: rep stosb\n\txorl %0, %0\n2:\n" _ASM_EXTABLE(1b, 2b)
-			     : "+r"(faulted), "+D"(to), "+c"(count)
-			     : "a"(value)
-			     : "memory");
+		ATTEMPT(faulted, "rep stosb", "+D"(to), "+c"(count) : "a"(value) : "memory");
 		break;
 	case STORE_XADD:
 		added = value - READ_ONCE(*at);
-		asm volatile("1: lock xaddb %1, (%2)\n\txorl %0, %0\n2:\n" _ASM_EXTABLE(1b, 2b)
-			     : "+r"(faulted), "+q"(added)
-			     : "r"(at)
-			     : "memory");
+		ATTEMPT(faulted, "lock xaddb %1, (%2)", "+q"(added) : "r"(at) : "memory");
 		break;
 	case STORE_CMPXCHG:
 		expected = READ_ONCE(*at);
-		asm volatile("1: lock cmpxchgb %2, (%3)\n\txorl %0, %0\n2:\n" _ASM_EXTABLE(1b, 2b)
-			     : "+r"(faulted), "+a"(expected)
-			     : "q"(value), "r"(at)
-			     : "memory");
+		ATTEMPT(faulted, "lock cmpxchgb %2, (%3)", "+a"(expected)
+			: "q"(value), "r"(at)
+			: "memory");
 		break;
 	default:
 		memcpy(bytes, at, sizeof(bytes));

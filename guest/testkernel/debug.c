@@ -142,13 +142,13 @@ static _Atomic uint32_t ticks;
 static void tick_handle(struct trap_frame *frame)
 {
 	(void)frame;
-	atomic_fetch_add_explicit(&ticks, 1, memory_order_relaxed);
+	atomic_fetch_add(&ticks, 1);
 	apic_eoi();
 }
 
 static void ticks_start(void)
 {
-	atomic_store_explicit(&ticks, 0, memory_order_relaxed);
+	atomic_store(&ticks, 0);
 	apic_timer_start(VECTOR_TICK | LVT_PERIODIC, TICK_US);
 }
 
@@ -492,7 +492,7 @@ static void order_test(void)
 			order_count(VECTOR_STORM, snippet_hlt_at) == 1 &&
 			order.event[0].vector == TRAP_DB,
 		"a breakpoint on HLT behind STI: the hit, then the interrupt that waits");
-	tap_check(atomic_load_explicit(&ticks, memory_order_relaxed) > 0, "and then it halts");
+	tap_check(atomic_load(&ticks) > 0, "and then it halts");
 }
 
 /* An instruction that faults has no trap behind it. */
@@ -590,8 +590,8 @@ static void execute_test(void)
 		execute(&halts[i], i % 4 == 1 ? 2 : i % 4);
 		apic_timer_stop();
 		interrupts_disable();
-		tap_check(atomic_load_explicit(&ticks, memory_order_relaxed) >= 20,
-			"breakpoint on %s: it halts each time", halts[i].name);
+		tap_check(atomic_load(&ticks) >= 20, "breakpoint on %s: it halts each time",
+			halts[i].name);
 	}
 	dr0_write(0);
 	dr1_write(0);
@@ -1018,7 +1018,7 @@ static void halt_run(void *argument)
 	storm->hits = seen->count;
 	storm->strange = seen->strange;
 	storm->nmis = seen->nmis;
-	atomic_fetch_sub_explicit(&halting, 1, memory_order_acq_rel);
+	atomic_fetch_sub(&halting, 1);
 }
 
 /* Nothing but the interrupt that waits at the STI ends the HLT: it must not come before. */
@@ -1030,7 +1030,7 @@ static void halt_wake_run(void *argument)
 		apic_ipi_send(0, ICR_SELF | ICR_ASSERT | VECTOR_STORM);
 		call(late_hlt);
 	}
-	atomic_fetch_sub_explicit(&halting, 1, memory_order_acq_rel);
+	atomic_fetch_sub(&halting, 1);
 }
 
 /* On all others, while this one kicks them; says whether they come back. */
@@ -1038,10 +1038,10 @@ static bool halt_everywhere(void (*function)(void *), bool nmis)
 {
 	uint64_t end = clock_deadline(20000000);
 
-	atomic_store_explicit(&halting, cpu_count() - 1, memory_order_relaxed);
+	atomic_store(&halting, cpu_count() - 1);
 	for (uint32_t i = 1; i < cpu_count(); i++)
 		cpu_call_start(&cpus[i], function, &storms[i]);
-	while (atomic_load_explicit(&halting, memory_order_acquire)) {
+	while (atomic_load(&halting)) {
 		if (nmis)
 			apic_ipi_send(0, ICR_OTHERS | ICR_ASSERT | ICR_NMI);
 		clock_delay(20);

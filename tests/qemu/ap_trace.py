@@ -8,18 +8,18 @@ there must be exactly STARTS of them, and at some moment at least OVERLAP (1) un
 spans, or if they are many those at the busiest moment.
 """
 
-import json
 import sys
+
+sys.dont_write_bytecode = True
+import trace_file  # noqa: E402
 
 STEPS = ["AP requested", "AP accepted", "AP started", "AP running"]
 WIDTH = 60
 LINES = 8
 
 
-def read_spans(path):
+def read_spans(trace):
     """Lists the spans as [(vp, [time of each step])], in the order of their requests."""
-    with open(path, encoding="ascii") as file:
-        trace = json.load(file)
     if trace["otherData"]["lost"]:
         raise ValueError(f"{trace['otherData']['lost']} records were overwritten")
     events = [e for e in trace["traceEvents"] if e.get("args", {}).get("event") in STEPS]
@@ -73,8 +73,9 @@ def draw(spans):
 def main():
     path, starts = sys.argv[1], int(sys.argv[2])
     wanted = int(sys.argv[3]) if len(sys.argv) > 3 else 1
-    try:
-        spans = read_spans(path)
+
+    def look(trace):
+        spans = read_spans(trace)
         if len(spans) != starts:
             raise ValueError(f"{len(spans)} starts, not {starts}")
         busiest = find_busiest(spans)
@@ -84,10 +85,8 @@ def main():
         print(f"# {overlap} under way at a time")
         if overlap < wanted:
             raise ValueError(f"not {wanted}")
-    except (ValueError, KeyError, OSError) as error:
-        print(f"# {path}: {error}")
-        return 1
-    return 0
+
+    return trace_file.check(path, look)
 
 
 if __name__ == "__main__":

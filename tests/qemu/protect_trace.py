@@ -8,8 +8,10 @@ The last changes of VP must be of one range each, those that are named.
 Permissions are written as in the statistics: rwx, r-x, ---.
 """
 
-import json
 import sys
+
+sys.dont_write_bytecode = True
+import trace_file  # noqa: E402
 
 ASKED, RANGE, COMMITTED, DONE = (
     "protect asked for",
@@ -83,13 +85,13 @@ def read_changes(events):
 
 def main():
     path, vp = sys.argv[1], int(sys.argv[2] or -1)
-    try:
-        wanted = []
-        for argument in sys.argv[3:]:
-            address, size, old, new = argument.split(":")
-            wanted.append([(int(address), int(size), old, new)])
-        with open(path, encoding="ascii") as file:
-            events = [e for e in json.load(file)["traceEvents"] if e["ph"] != "M"]
+    wanted = []
+    for argument in sys.argv[3:]:
+        address, size, old, new = argument.split(":")
+        wanted.append([(int(address or -1), int(size), old, new)])
+
+    def look(trace):
+        events = [e for e in trace["traceEvents"] if e["ph"] != "M"]
         changes = {
             tid: read_changes([e for e in events if e["tid"] == tid])
             for tid in {e["tid"] for e in events}
@@ -98,10 +100,8 @@ def main():
         found = changes.get(vp, [])[-len(wanted) :]
         if not wanted or found != wanted:
             raise ValueError(f"the last changes of VP {vp} are {found}, not {wanted}")
-    except (ValueError, KeyError, OSError) as error:
-        print(f"# {path}: {error}")
-        return 1
-    return 0
+
+    return trace_file.check(path, look)
 
 
 if __name__ == "__main__":

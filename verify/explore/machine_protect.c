@@ -142,6 +142,7 @@ static void setup_tables(uint32_t count)
 {
 	memset(tables_free, 0, sizeof(tables_free));
 	memset(tables_next, 0, sizeof(tables_next));
+	/* Relaxed: no thread runs yet. */
 	for (uint32_t i = 0; i < TABLES_MAX; i++)
 		for (uint32_t j = 0; j < ENTRIES; j++)
 			atomic_u64_store(&tables[i][j], POISON, memory_order_relaxed);
