@@ -1,6 +1,9 @@
 /*
  * A VP's cache of the second stage as the scenarios' processor fills it: entries and, as processors do,
  * pointers to tables. Only a full flush empties it. What may not enter: who changes the tables.
+ *
+ * platform/sim has such a cache of its own: its entries say ACCESS_ bits and how often a table has been
+ * freed, these are the processor's. The two become one when the sim machine runs on platform/svm/npt too.
  */
 #ifndef PARAPET_EXPLORE_MACHINE_NESTED_H
 #define PARAPET_EXPLORE_MACHINE_NESTED_H
